@@ -1,0 +1,27 @@
+"""Sessions of AI agents, kept: one atomic append a run, lazy reads, promises that hold."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from sessionledger.errors import *  # noqa: F403
+from sessionledger.errors import __all__ as _errors
+from sessionledger.protocol.store import CONTEXT_STATUSES, Cursor, RunRecorder, SessionStore
+from sessionledger.records import *  # noqa: F403
+from sessionledger.records import __all__ as _records
+from sessionledger.registry import InstalledDriver, drivers, open_store
+
+try:
+    __version__ = version("sessionledger")
+except PackageNotFoundError:  # a checkout on the path, not installed
+    __version__ = "0"
+
+__all__ = [
+    "CONTEXT_STATUSES",
+    "Cursor",
+    "InstalledDriver",
+    "RunRecorder",
+    "SessionStore",
+    "drivers",
+    "open_store",
+    *_errors,
+    *_records,
+]

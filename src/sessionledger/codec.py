@@ -1,0 +1,471 @@
+"""Records to rows and back. The one place that knows what the rows of a driver mean.
+
+A body is JSON text, format 1. Bytes begin with a byte that names another format; this version knows none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec.structs import force_setattr, replace
+
+from sessionledger.errors import DecodeError
+from sessionledger.protocol.rows import (
+    Body,
+    ForkLink,
+    Head,
+    MessageRow,
+    RunHeader,
+    RunRow,
+    SessionHeader,
+    SessionRow,
+    SwitchRow,
+)
+from sessionledger.records import (
+    AgentSwitch,
+    Message,
+    Run,
+    RunStatus,
+    Session,
+    SessionKind,
+    SessionStats,
+    Usage,
+)
+
+__all__ = [
+    "RUN_PARTS",
+    "body_of_run",
+    "count_run",
+    "encode_json",
+    "from_micros",
+    "header_of_run",
+    "header_of_session",
+    "link_of",
+    "message_from_row",
+    "now_micros",
+    "parts_of_run",
+    "rows_of_messages",
+    "run_from_row",
+    "session_from_row",
+    "state_of",
+    "stats_from_row",
+    "switch_from_row",
+    "switch_to_row",
+    "to_micros",
+    "usage_of_messages",
+]
+
+T = TypeVar("T")
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_MAX_COPY: Final = 256  #: characters of a text that is copied into a column
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _RunBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The fields of a run that no column holds."""
+
+    agent_name: str | None = None
+    kind: str = "agent"
+    model: str | None = None
+    provider: str | None = None
+    input: Any = None
+    output: Any = None
+    error: Any = None
+    usage: Usage | None = None
+    summed: bool = False  #: the usage is the sum of the messages'
+    metadata: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+
+
+class _SessionBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    name: str | None = None  #: where the column cannot hold it
+    summary: Any = None
+    metadata: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+
+
+#: The fields of a run that a patch can replace, and their types.
+RUN_PARTS: Final[Mapping[str, Any]] = {
+    "output": Any,
+    "error": Any,
+    "usage": Usage | None,
+    "summed": bool,
+    "metadata": dict[str, Any],
+    "extra": dict[str, Any],
+}
+
+_decode_message = msgspec.json.Decoder(Message).decode
+_decode_run = msgspec.json.Decoder(_RunBody).decode
+_decode_session = msgspec.json.Decoder(_SessionBody).decode
+_decode_dict = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def encode_json(value: Any) -> str:
+    return _encode(value).decode()
+
+
+def now_micros() -> int:
+    return time.time_ns() // 1000
+
+
+def to_micros(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+def _maybe(micros: int | None) -> datetime | None:
+    return None if micros is None else from_micros(micros)
+
+
+def _copy(text: str | None) -> str | None:
+    """A text for a column, or None where the column could not hold it exactly."""
+    return None if text is None or len(text) > _MAX_COPY or "\0" in text else text
+
+
+# messages
+
+
+def rows_of_messages(messages: Iterable[Message], created_at: int, *, start: int = 0) -> list[MessageRow]:
+    """`start` is the index in the run of the first of them; `created_at` of those that have none."""
+    return [_message_to_row(message, created_at, index) for index, message in enumerate(messages, start)]
+
+
+def _message_to_row(message: Message, created_at: int, index: int) -> MessageRow:
+    body = replace(message, message_id=None, created_at=None, position=None, run_id=None, run_seq=None)
+    usage, calls = message.usage, message.tool_calls
+    return MessageRow(
+        message.message_id,
+        created_at if message.created_at is None else to_micros(message.created_at),
+        _encode(body).decode(),
+        _copy(message.role),
+        None if message.kind == "message" else _copy(message.kind),
+        _copy(message.name),
+        _copy(message.tool_call_id),
+        _copy(message.model),
+        usage.input_tokens if usage else None,
+        usage.output_tokens if usage else None,
+        _copy(message.error),
+        [(_copy(call.tool_call_id) or "", _copy(call.name) or "") for call in calls] if calls else (),
+        index,
+    )
+
+
+def message_from_row(row: MessageRow, run_id: str, session_id: str) -> Message:
+    try:
+        message = _decode_message(row.body) if type(row.body) is str else _unknown(row.body)
+        force_setattr(message, "created_at", _EPOCH + timedelta(microseconds=row.created_at))
+    except (msgspec.DecodeError, OverflowError, TypeError, UnicodeError) as error:
+        raise DecodeError(
+            f"message {row.position} of session {session_id!r}, run {run_id!r}, is damaged ({error}): "
+            "restore it from a backup",
+            session_id=session_id,
+            run_seq=row.run_seq,
+            position=row.position,
+        ) from error
+    force_setattr(message, "message_id", row.message_id or derived_id(run_id, row.revision, row.index))
+    force_setattr(message, "position", row.position)
+    force_setattr(message, "run_id", run_id)
+    force_setattr(message, "run_seq", row.run_seq)
+    return message
+
+
+def derived_id(run_id: str, revision: int, index: int) -> str:
+    """Of a message that was given none; unique in its session, and in each revision."""
+    return f"{run_id}#{index}" if revision == 1 else f"{run_id}#{revision}.{index}"
+
+
+def parse_derived_id(message_id: str) -> tuple[str, int, int] | None:
+    """run_id, revision and index of an id that looks derived."""
+    run_id, mark, place = message_id.rpartition("#")
+    revision, dot, index = place.rpartition(".")
+    if not (mark and index.isdecimal() and index.isascii() and (not dot or (revision.isdecimal() and revision.isascii()))):
+        return None
+    if len(place) > 32:
+        return None
+    return run_id, int(revision) if dot else 1, int(index)
+
+
+def _unknown(body: Body) -> Any:
+    raise msgspec.DecodeError(f"its format {body[:1]!r} is not known to this version")
+
+
+def _decode(decode: Any, body: Body) -> Any:
+    return decode(body) if type(body) is str else _unknown(body)
+
+
+# runs
+
+
+def body_of_run(run: Run) -> str:
+    usage = run.usage if run.usage is not None else usage_of_messages(run.messages)
+    body = _RunBody(
+        agent_name=run.agent_name,
+        kind=run.kind,
+        model=run.model,
+        provider=run.provider,
+        input=run.input,
+        output=run.output,
+        error=run.error,
+        usage=usage,
+        summed=run.usage is None,
+        metadata=run.metadata,
+        extra=run.extra,
+    )
+    return _encode(body).decode()
+
+
+def parts_of_run(fields: Mapping[str, Any]) -> dict[str, str]:
+    return {name: _encode(value).decode() for name, value in fields.items()}
+
+
+def header_of_run(run: Run, usage: Usage | None, at: int) -> RunHeader:
+    updated_at = at if run.updated_at is None else to_micros(run.updated_at)
+    if run.finished_at is not None:
+        finished_at: int | None = to_micros(run.finished_at)
+    else:
+        finished_at = updated_at if run.status.terminal else None
+    return RunHeader(
+        run.status.value,
+        updated_at,
+        finished_at,
+        usage.input_tokens if usage else None,
+        usage.output_tokens if usage else None,
+        any(message.kind == "summary" for message in run.messages),
+    )
+
+
+def usage_of_messages(messages: Iterable[Message]) -> Usage | None:
+    """The sum; None when no message has any, and without cost when they are in several currencies."""
+    total: Usage | None = None
+    for message in messages:
+        if message.usage is not None:
+            total = message.usage if total is None else add_usage(total, message.usage)
+    return total
+
+
+def add_usage(one: Usage, other: Usage) -> Usage:
+    mixed = one.cost is not None and other.cost is not None and one.currency != other.currency
+    if mixed:
+        return replace(one, cost=None, currency=None) + replace(other, cost=None, currency=None)
+    return one + other
+
+
+def run_from_row(row: RunRow, session_id: str, messages: Sequence[Message] = (), *, message_count: int = 0) -> Run:
+    try:
+        body = _decode(_decode_run, row.body)
+        parts = {name: _decode_part(name, part) for name, part in row.parts.items()}
+    except (msgspec.DecodeError, TypeError, UnicodeError) as error:
+        raise DecodeError(
+            f"run {row.run_id!r} of session {session_id!r} is damaged ({error}): restore it from a backup",
+            session_id=session_id,
+            run_seq=row.seq,
+        ) from error
+    header = row.header
+    return Run(
+        run_id=row.run_id,
+        session_id=session_id,
+        user_id=row.user_id,
+        agent_id=row.agent_id,
+        agent_name=body.agent_name,
+        kind=body.kind,
+        parent_run_id=row.parent_run_id,
+        model=body.model,
+        provider=body.provider,
+        status=RunStatus(header.status),
+        input=body.input,
+        output=parts.get("output", body.output),
+        error=parts.get("error", body.error),
+        messages=messages,
+        usage=parts.get("usage", body.usage),
+        metadata=parts.get("metadata", body.metadata),
+        extra=parts.get("extra", body.extra),
+        created_at=from_micros(row.created_at),
+        updated_at=from_micros(header.updated_at),
+        finished_at=_maybe(header.finished_at),
+        seq=row.seq,
+        revision=row.revision,
+        message_count=message_count,
+    )
+
+
+def usage_is_sum(row: RunRow) -> bool:
+    """Whether the run's usage follows from its messages'."""
+    part = row.parts.get("summed")
+    return _decode_part("summed", part) if part is not None else _decode(_decode_run, row.body).summed
+
+
+def _decode_part(name: str, part: Body) -> Any:
+    return msgspec.json.decode(part, type=RUN_PARTS[name]) if type(part) is str else _unknown(part)
+
+
+# counters
+
+
+def count_run(messages: Iterable[Message], usage: Usage | None) -> Iterator[tuple[str, int]]:
+    """What messages and a usage add to a session's counters. A name may come several times."""
+    for message in messages:
+        yield f"role/{message.role}", 1
+        if message.tool_calls:
+            yield "tool_calls", len(message.tool_calls)
+    if usage is not None:
+        yield from count_usage(usage)
+
+
+_USAGE_COUNTS: Final = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "reasoning_tokens",
+    "requests",
+)
+
+
+def count_usage(usage: Usage) -> Iterator[tuple[str, int]]:
+    for name in _USAGE_COUNTS:
+        count = getattr(usage, name)
+        if count:
+            yield f"usage/{name}", count
+    for name, count in usage.details.items():
+        yield f"details/{name}", count
+    if usage.cost:
+        # exact: the coefficients of each exponent are added up apart
+        sign, digits, exponent = usage.cost.as_tuple()
+        coefficient = int("".join(map(str, digits)))
+        yield f"cost/{exponent}/{usage.currency or ''}", -coefficient if sign else coefficient
+
+
+def stats_from_row(row: SessionRow) -> SessionStats:
+    groups: dict[str, dict[str, int]] = {"role": {}, "status": {}, "usage": {}, "details": {}, "cost": {}}
+    for name, count in row.counters.items():
+        group, slash, rest = name.partition("/")
+        if slash and group in groups:
+            groups[group][rest] = count
+    costs = _costs(groups["cost"])
+    currency, cost = next(iter(costs.items())) if len(costs) == 1 else (None, None)
+    usage = Usage(**groups["usage"], details=groups["details"], cost=cost, currency=currency or None)
+    head = row.head
+    return SessionStats(
+        session_id=head.key.session_id,
+        runs=head.run_count,
+        runs_by_status=groups["status"],
+        messages=head.message_count,
+        messages_by_role=groups["role"],
+        tool_calls=row.counters.get("tool_calls", 0),
+        usage=usage,
+        costs=costs,
+        first_activity_at=from_micros(head.created_at),
+        last_activity_at=from_micros(head.last_activity_at),
+    )
+
+
+def _costs(counters: Mapping[str, int]) -> dict[str, Decimal]:
+    costs: dict[str, Decimal] = {}
+    for name, coefficient in counters.items():
+        exponent, _, currency = name.partition("/")
+        digits = tuple(map(int, str(abs(coefficient))))
+        cost = Decimal((int(coefficient < 0), digits, int(exponent)))
+        costs[currency] = costs.get(currency, Decimal(0)) + cost
+    return costs
+
+
+# sessions
+
+
+def header_of_session(session: Session, at: int) -> SessionHeader:
+    name = _copy(session.name)
+    body = _SessionBody(
+        name=session.name if name != session.name else None,
+        summary=session.summary,
+        metadata=session.metadata,
+        extra=session.extra,
+    )
+    return SessionHeader(
+        session.kind.value,
+        session.agent_id,
+        session.current_agent,
+        name,
+        session.parent_session_id,
+        at if session.updated_at is None else to_micros(session.updated_at),
+        _encode(body).decode(),
+    )
+
+
+def session_from_row(row: SessionRow) -> Session:
+    head, header = row.head, row.header
+    try:
+        body = _decode(_decode_session, header.body)
+        state = _decode(_decode_dict, row.state) if row.state is not None else {}
+        kind = SessionKind(header.kind)
+    except (msgspec.DecodeError, TypeError, ValueError) as error:
+        session_id = head.key.session_id
+        raise DecodeError(
+            f"session {session_id!r} is damaged ({error}): restore it from a backup", session_id=session_id
+        ) from error
+    return Session(
+        session_id=head.key.session_id,
+        namespace=head.key.namespace,
+        kind=kind,
+        user_id=head.user_id,
+        agent_id=header.agent_id,
+        current_agent=header.current_agent,
+        name=header.name if header.name is not None else body.name,
+        state=state,
+        summary=body.summary,
+        metadata=body.metadata,
+        extra=body.extra,
+        parent_session_id=header.parent_session_id,
+        forked_from=head.fork.session_id if head.fork else None,
+        forked_at=head.fork.position if head.fork else None,
+        created_at=from_micros(head.created_at),
+        updated_at=from_micros(header.updated_at),
+        last_activity_at=from_micros(head.last_activity_at),
+        deleted_at=_maybe(head.deleted_at),
+        version=head.version,
+        state_version=head.state_version,
+        run_count=head.run_count,
+        message_count=head.message_count,
+    )
+
+
+def state_of(session: Session) -> str:
+    return _encode(session.state).decode()
+
+
+def link_of(head: Head, position: int, run_seq: int) -> ForkLink:
+    """A fork's link to a session as it is now."""
+    return ForkLink(head.key.session_id, head.incarnation, position, run_seq, head.version)
+
+
+# switches
+
+
+def switch_to_row(switch: AgentSwitch, switch_id: str, from_agent: str | None, at: int) -> SwitchRow:
+    return SwitchRow(
+        switch_id,
+        from_agent,
+        switch.to_agent,
+        None if switch.reason is None else _encode(switch.reason).decode(),
+        at if switch.switched_at is None else to_micros(switch.switched_at),
+    )
+
+
+def switch_from_row(row: SwitchRow) -> AgentSwitch:
+    return AgentSwitch(
+        switch_id=row.switch_id,
+        from_agent=row.from_agent,
+        to_agent=row.to_agent,
+        reason=None if row.reason is None else _decode(msgspec.json.decode, row.reason),
+        switched_at=from_micros(row.switched_at),
+    )

@@ -1,0 +1,180 @@
+"""What the parts of an open store share: the driver, its deadlines, its life, and one place where calls go through."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+import anyio
+import msgspec
+from anyio.lowlevel import current_token
+
+from sessionledger.background import Background
+from sessionledger.codec import now_micros
+from sessionledger.errors import (
+    DriverTimeoutError,
+    InvalidRecordError,
+    StoreClosedError,
+    WrongLoopError,
+    WrongProcessError,
+)
+from sessionledger.group import Grouper
+from sessionledger.protocol.driver import Driver
+from sessionledger.protocol.rows import Commit, Head, Outcome, SessionKey
+from sessionledger.retry import retried
+
+__all__ = ["Context", "Limits", "Scope"]
+
+T = TypeVar("T")
+
+_MAX_LOCKS: Final = 1024
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much a page holds, at most."""
+
+    rows: int = 500
+    bytes: int = 2 * 1024 * 1024
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """Which sessions a view sees: those of a namespace and, if it names one, of a user."""
+
+    namespace: str = ""
+    user_id: str | None = None
+
+    def key(self, session_id: str) -> SessionKey:
+        return SessionKey(self.namespace, session_id)
+
+    def sees(self, head: Head) -> bool:
+        return self.user_id is None or head.user_id == self.user_id
+
+    def visible(self, head: Head | None) -> Head | None:
+        """The head of a session that is there for this scope; tombstones are not."""
+        return head if head is not None and not head.erased and self.sees(head) else None
+
+
+class Deadline:
+    """Bounds a block; a `DriverTimeoutError` when it takes longer."""
+
+    __slots__ = ("_hint", "_scope", "_timeout")
+
+    def __init__(self, timeout: float | None, hint: str) -> None:
+        self._timeout, self._hint = timeout, hint
+
+    def __enter__(self) -> None:
+        self._scope = anyio.move_on_after(self._timeout)
+        self._scope.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        handled = self._scope.__exit__(kind, error, traceback)
+        if self._scope.cancelled_caught:
+            raise DriverTimeoutError(f"the call took longer than the timeout of {self._timeout} s: {self._hint}")
+        return handled
+
+
+class Context:
+    def __init__(self, driver: Driver, *, timeout: float | None, clock: Callable[[], int] = now_micros) -> None:
+        self.driver = driver
+        self.timeout = timeout
+        self._clock = clock
+        self._last_time = 0
+        self.limits = Limits()
+        self.background = Background()
+        self._grouper = Grouper(driver, self.background)
+        self._locks: OrderedDict[Hashable, anyio.Lock] = OrderedDict()
+        self._pid: int | None = None
+        self._loop: Any = None
+
+    # life
+
+    async def open(self, *, scoped: bool) -> None:
+        if self._pid is not None:
+            self.check()
+            return
+        await self.background.open(scoped=scoped, driver=self.driver.info.name)
+        try:
+            with Deadline(self.timeout, "is the storage reachable?"):
+                await retried(self.driver.open)
+        except BaseException:
+            await self.background.close()
+            raise
+        self._pid, self._loop = os.getpid(), current_token()
+
+    async def close(self) -> None:
+        if self._pid is None:
+            return
+        self.check()
+        self._pid = None
+        try:
+            with anyio.move_on_after(self.timeout):
+                await self._grouper.drain()
+        finally:
+            try:
+                with anyio.move_on_after(self.timeout, shield=True):
+                    await self.driver.close()
+            finally:
+                await self.background.close()
+
+    def check(self) -> None:
+        """Every public call begins here."""
+        if self._pid is None:
+            raise StoreClosedError("the store is not open: use 'async with open_store(…)' or 'await store.open()'")
+        if self._pid != os.getpid():
+            raise WrongProcessError(
+                f"the store was opened by process {self._pid}, this is {os.getpid()}: open a store of its own after a fork"
+            )
+        if self._loop != current_token():
+            raise WrongLoopError("the store was opened in another event loop: open one in each loop")
+
+    # calls
+
+    def now(self) -> int:
+        """Microseconds since 1970, never going back, never twice the same: the order of sessions follows it."""
+        self._last_time = max(self._clock(), self._last_time + 1)
+        return self._last_time
+
+    async def commit(self, commit: Commit) -> Outcome:
+        limit = self.driver.info.max_run_bytes
+        if limit is not None:
+            _check_size(commit, limit)
+        return await self._grouper.commit(commit)
+
+    def writing(self) -> Deadline:
+        """Every public write runs inside one."""
+        self.check()
+        return Deadline(self.timeout, "repeat it with the same run_id or operation_id to settle it, it may be stored")
+
+    def reading(self) -> Deadline:
+        self.check()
+        return Deadline(self.timeout, "is the storage reachable?")
+
+    def lock(self, key: Hashable) -> anyio.Lock:
+        """Of a session or a run, for changes that read first: those of one process take turns, and don't fail each other."""
+        lock = self._locks.setdefault(key, anyio.Lock())
+        self._locks.move_to_end(key)
+        if len(self._locks) > _MAX_LOCKS:
+            self._forget_locks()
+        return lock
+
+    def _forget_locks(self) -> None:
+        for key, lock in list(self._locks.items())[: _MAX_LOCKS // 2]:
+            if not lock.statistics().locked:
+                del self._locks[key]
+
+
+def _check_size(commit: Commit, limit: int) -> None:
+    for change in commit.changes:
+        messages = getattr(change, "messages", ())
+        size = sum(len(row.body) for row in messages) + len(getattr(change, "body", ""))
+        if size > limit:
+            raise InvalidRecordError(
+                f"the run {getattr(change, 'run_id', None)!r} takes {size} bytes, the storage {limit} at most: "
+                "split it, or keep large contents elsewhere",
+                path="run",
+            )

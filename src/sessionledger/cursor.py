@@ -1,0 +1,106 @@
+"""The one cursor: it hands out what a walk brings, page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from sessionledger.context import Context, Deadline
+from sessionledger.records import Page
+from sessionledger.validate import check_count
+
+__all__ = ["PagedCursor", "Walk"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Walk(Protocol[T_co]):
+    """One pass over something stored."""
+
+    async def fetch(self, want: int) -> Sequence[T_co]:
+        """The next items: at least one, about `want`, at most a page. None: the end. Each call is bounded by one deadline."""
+        ...
+
+    def token(self, item: Any) -> str:
+        """The place right behind that item."""
+        ...
+
+
+class PagedCursor(Generic[T]):
+    def __init__(self, context: Context, walk: Callable[[], Walk[T]], page_size: int | None) -> None:
+        if page_size is not None:
+            check_count(page_size, "page_size", least=1)
+        self._context = context
+        self._make_walk = walk
+        self._walk: Walk[T] | None = None
+        self._page_size = page_size or context.limits.rows
+        self._buffer: Sequence[T] = ()
+        self._next = 0
+        self._ended = False
+        self._last: T | None = None
+
+    def __aiter__(self) -> PagedCursor[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        index = self._next
+        if index >= len(self._buffer):
+            if not await self._fill(self._page_size):
+                raise StopAsyncIteration
+            index = 0
+        self._next = index + 1
+        item = self._last = self._buffer[index]
+        return item
+
+    async def page(self) -> Page[T]:
+        items: list[T] = []
+        while len(items) < self._page_size:
+            # one more is asked for, to know whether there is a next page
+            if self._next >= len(self._buffer) and not await self._fill(self._page_size - len(items) + 1):
+                break
+            items += self._take(self._page_size - len(items))
+        more = self._next < len(self._buffer) or await self._fill(1)
+        return Page(items=items, next_token=self.token if more else None)
+
+    async def collect(self) -> list[T]:
+        items = self._take(len(self._buffer))
+        while await self._fill(self._page_size):
+            items += self._take(len(self._buffer))
+        return items
+
+    async def first(self) -> T | None:
+        if self._next >= len(self._buffer) and not await self._fill(1):
+            return None
+        return self._take(1)[0]
+
+    async def count(self) -> int:
+        other = PagedCursor(self._context, self._make_walk, None)
+        total = 0
+        while await other._fill(other._page_size):
+            total += len(other._buffer)
+        return total
+
+    @property
+    def token(self) -> str | None:
+        return None if self._last is None or self._walk is None else self._walk.token(self._last)
+
+    def _take(self, count: int) -> list[T]:
+        items = list(self._buffer[self._next : self._next + count])
+        self._next += len(items)
+        if items:
+            self._last = items[-1]
+        return items
+
+    async def _fill(self, want: int) -> bool:
+        """Fetch the next items, once the buffer is used up."""
+        if self._ended:
+            return False
+        self._context.check()
+        if self._walk is None:
+            self._walk = self._make_walk()
+        with Deadline(self._context.timeout, "is the storage reachable?"):
+            self._buffer = await self._walk.fetch(min(want, self._context.limits.rows))
+        self._next = 0
+        self._ended = not self._buffer
+        return not self._ended

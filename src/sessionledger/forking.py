@@ -1,0 +1,221 @@
+"""Forks: a new session that shares another one's beginning."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+import msgspec
+
+from sessionledger.codec import count_run, count_usage, header_of_session, link_of, run_from_row, session_from_row, state_of
+from sessionledger.context import Context, Scope
+from sessionledger.digest import canonical, digest
+from sessionledger.errors import InvalidRecordError, RunNotFoundError
+from sessionledger.ids import derived_uuid, new_id
+from sessionledger.lineage import View, resolve
+from sessionledger.protocol.rows import (
+    LAST,
+    Commit,
+    Committed,
+    CountForks,
+    Head,
+    NewSession,
+    RunQuery,
+    RunRow,
+    SessionRow,
+)
+from sessionledger.reading import MessageReader, PlacedRun, find_run, pieces_of_run, pieces_of_view, readable
+from sessionledger.records import Session
+from sessionledger.refusals import error_of, not_found
+from sessionledger.retry import retried
+from sessionledger.validate import check_count, check_id
+
+__all__ = ["fork"]
+
+replace = msgspec.structs.replace
+
+
+class _Point(NamedTuple):
+    """Where a fork leaves: the last position and the last run that it shares."""
+
+    position: int
+    seq: int
+
+
+async def fork(
+    context: Context,
+    scope: Scope,
+    session_id: str,
+    *,
+    at: int | str | None,
+    new_session_id: str | None,
+    operation_id: str | None,
+) -> Session:
+    request = digest(canonical(("fork", session_id, at)))
+    operation = operation_id or new_id()
+    if new_session_id is None:
+        new_session_id = new_id() if operation_id is None else derived_uuid("fork", session_id, operation_id)
+    row = await retried(lambda: context.driver.session(scope.key(session_id), state=True))
+    head = readable(scope, row.head if row is not None else None)
+    if row is None or head is None:
+        raise not_found(session_id)
+    view = await retried(lambda: resolve(context, head))
+    point = await retried(lambda: _point(context, view, at))
+    counters = await retried(lambda: _counters(context, view, row, point))
+    now = context.now()
+    # first the parent learns of it, so that it can not be deleted for good between the two steps
+    guard = Commit(
+        head.key,
+        derived_uuid("guard", operation, new_session_id),
+        request,
+        now,
+        (CountForks(1),),
+        owner=scope.user_id,
+        incarnation=head.incarnation,
+    )
+    outcome = await context.commit(guard)
+    if not isinstance(outcome, Committed):
+        raise error_of(outcome, guard)
+    parent = session_from_row(row)
+    new = NewSession(
+        header_of_session(replace(parent, updated_at=None), now),
+        state_of(parent),
+        head.user_id,
+        now,
+        link_of(head, point.position, point.seq),
+        counters,
+    )
+    creation = Commit(
+        scope.key(new_session_id), operation, request, now, (), create=new, must_create=True, owner=scope.user_id
+    )
+    outcome = await context.commit(creation)
+    if not isinstance(outcome, Committed):
+        await _release(context, guard, head)
+        raise error_of(outcome, creation)
+    stored = None
+    if outcome.replayed:
+        stored = await retried(lambda: context.driver.session(creation.key, state=True))
+    return session_from_row(stored or SessionRow(outcome.head, new.header, new.state, counters))
+
+
+async def _release(context: Context, guard: Commit, head: Head) -> None:
+    operation = derived_uuid("unguard", guard.operation_id)
+    await context.commit(
+        Commit(
+            guard.key,
+            operation,
+            guard.digest,
+            context.now(),
+            (CountForks(-1),),
+            on_deleted=True,
+            incarnation=head.incarnation,
+        )
+    )
+
+
+async def _point(context: Context, view: View, at: int | str | None) -> _Point:
+    head = view.head
+    if at is None:
+        return _Point(head.message_count, head.run_count)
+    if isinstance(at, str):
+        check_id(at, "at")
+        return await _end_of_run(context, view, at)
+    check_count(at, "at")
+    if at > head.message_count:
+        raise InvalidRecordError(
+            f"at is {at}, behind the session's last position {head.message_count}: give one up to it", path="at"
+        )
+    return _Point(at, await _last_run_begun(context, view, at))
+
+
+async def _end_of_run(context: Context, view: View, run_id: str) -> _Point:
+    found = await find_run(context, view, run_id)
+    if found is None:
+        session_id = view.session_id
+        raise RunNotFoundError(
+            f"session {session_id!r} has no run {run_id!r}: give one of its runs", session_id=session_id, run_id=run_id
+        )
+    row = found[1][-1]
+    pieces = pieces_of_run(view, PlacedRun(found[0], row))
+    return _Point(pieces[-1].last if pieces else min(row.last_position, view.head.message_count), row.seq)
+
+
+async def _last_run_begun(context: Context, view: View, position: int) -> int:
+    """The seq of the last run that began at a position or before: seqs and first positions grow together."""
+    for layer in reversed(view.layers):
+        last = layer.last_seq
+        while last >= layer.first_seq:
+            rows = await _rows(context, layer.key, layer.first_seq, last)
+            for row in rows:
+                if row.revision == 1 and row.first_position <= position:
+                    return row.seq
+            last = rows[-1].seq - 1 if rows else 0
+    return 0
+
+
+async def _rows(context: Context, key, first: int, last: int) -> list[RunRow]:  # type: ignore[no-untyped-def]
+    """Some of the last revisions up to a seq, latest first, never a part of a run's."""
+    limits = context.limits
+    limit = limits.rows
+    while True:
+        page = await context.driver.runs(RunQuery(key, limit, limits.bytes, False, first, last, reverse=True))
+        rows = list(page.rows)
+        if not page.more:
+            return rows
+        whole = [row for row in rows if row.seq > rows[-1].seq]
+        if whole:
+            return whole
+        limit *= 4
+
+
+async def _counters(context: Context, view: View, row: SessionRow, point: _Point) -> dict[str, int]:
+    """The session's counters without what lies behind the point; it costs what is left out, not what is shared.
+
+    A run that is shared in part counts with its whole usage.
+    """
+    total = Counter(dict(row.counters))
+    if point == (view.head.message_count, view.head.run_count):
+        return dict(total)
+    pieces = pieces_of_view(view, point.position + 1, LAST, reverse=False)
+    reader = MessageReader(context, view, pieces, include_hidden=True)
+    while messages := await reader.read(context.limits.rows):
+        for name, count in count_run(messages, None):
+            total[name] -= count
+    for layer in reversed(view.layers):
+        last = layer.last_seq
+        while last >= layer.first_seq:
+            query_first = layer.first_seq if layer.has_hidden else max(layer.first_seq, point.seq + 1)
+            if last < query_first:
+                break
+            limits = context.limits
+            page = await context.driver.runs(
+                RunQuery(layer.key, limits.rows, limits.bytes, True, query_first, last, reverse=True)
+            )
+            break_after = not page.more
+            rows = list(page.rows)
+            if page.more:
+                whole = [r for r in rows if r.seq > rows[-1].seq]
+                rows = whole or rows
+            _leave_out(total, [r for r in rows if layer.knows(r)], point)
+            if break_after or not rows:
+                break
+            last = rows[-1].seq - 1
+    return {name: count for name, count in total.items() if count}
+
+
+def _leave_out(total: Counter[str], rows: list[RunRow], point: _Point) -> None:
+    """Rows come newest revision first."""
+    by_seq: dict[int, list[RunRow]] = {}
+    for row in rows:
+        by_seq.setdefault(row.seq, []).append(row)
+    for seq, revisions in by_seq.items():
+        gone = [r for r in revisions if seq > point.seq or min(r.first_position, r.last_position) > point.position]
+        kept = [r for r in revisions if r not in gone]
+        for row in gone:
+            usage = run_from_row(row, "").usage
+            for name, count in count_usage(usage) if usage is not None else ():
+                total[name] -= count
+        if gone:
+            total[f"status/{revisions[0].header.status}"] -= 1
+            if kept:
+                total[f"status/{kept[0].header.status}"] += 1

@@ -1,0 +1,109 @@
+"""Concurrent commits share a call of the driver.
+
+What arrives while a group is being written forms the next one; a lone commit waits for nobody. A session has one group in
+flight, so that its commits are judged in the order in which they came. A commit that was sent goes on when its caller is
+cancelled; one that still waits is taken back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from sessionledger.background import Background, Waiter
+from sessionledger.errors import DriverError
+from sessionledger.protocol.driver import Driver
+from sessionledger.protocol.rows import Commit, Outcome, SessionKey
+from sessionledger.retry import retried
+
+__all__ = ["Grouper"]
+
+
+class _Pending:
+    __slots__ = ("commit", "taken_back", "waiter")
+
+    def __init__(self, commit: Commit) -> None:
+        self.commit = commit
+        self.waiter: Waiter[Outcome] = Waiter()
+        self.taken_back = False
+
+
+class Grouper:
+    def __init__(self, driver: Driver, background: Background) -> None:
+        self._driver = driver
+        self._background = background
+        self._waiting: deque[_Pending] = deque()
+        self._busy: set[SessionKey] = set()
+        self._writers = 0
+        self._idle: Waiter[None] | None = None
+
+    async def commit(self, commit: Commit) -> Outcome:
+        pending = _Pending(commit)
+        self._waiting.append(pending)
+        if self._writers < self._driver.info.writers and commit.key not in self._busy:
+            self._writers += 1
+            self._background.spawn(self._write)
+        try:
+            return await pending.waiter.wait()
+        finally:
+            # one that is being written has left the queue already; its outcome is nobody's
+            pending.taken_back = True
+
+    async def drain(self) -> None:
+        """Wait until all that was handed in is settled."""
+        if self._writers:
+            self._idle = self._idle or Waiter()
+            await self._idle.wait()
+
+    async def _write(self) -> None:
+        try:
+            while group := self._take():
+                keys = {pending.commit.key for pending in group}
+                self._busy |= keys
+                try:
+                    await self._write_group(group)
+                finally:
+                    self._busy -= keys
+        finally:
+            self._writers -= 1
+            if not self._writers and self._idle is not None:
+                self._idle.set(None)
+                self._idle = None
+
+    def _take(self) -> list[_Pending]:
+        """The next group: what waits, in order, but for sessions that another writer is at."""
+        group: list[_Pending] = []
+        held: list[_Pending] = []
+        limit = self._driver.info.max_group
+        while self._waiting and len(group) < limit:
+            pending = self._waiting.popleft()
+            if pending.taken_back:
+                continue
+            (held if pending.commit.key in self._busy else group).append(pending)
+        self._waiting.extendleft(reversed(held))
+        return group
+
+    async def _write_group(self, group: list[_Pending]) -> None:
+        commits = [pending.commit for pending in group]
+        wanted = lambda: any(not pending.taken_back for pending in group)  # noqa: E731
+        try:
+            outcomes = await retried(lambda: self._driver.commit(commits), wanted=wanted)
+        except BaseException as error:
+            for pending in group:
+                pending.waiter.set(_for_one(error))
+            if not isinstance(error, Exception):
+                raise
+        else:
+            for pending, outcome in zip(group, outcomes, strict=True):
+                pending.waiter.set(outcome)
+
+
+def _for_one(error: BaseException) -> BaseException:
+    """An exception that several tasks raise needs a traceback in each."""
+    if not isinstance(error, Exception):
+        return DriverError("the store was closed while it wrote: open it and repeat the call with the same ids")
+    copy = error.__reduce_ex__(2)
+    twin: BaseException = copy[0](*copy[1])
+    if len(copy) > 2 and copy[2]:
+        twin.__dict__.update(copy[2])
+    twin.__cause__ = error.__cause__ or error
+    return twin

@@ -1,0 +1,122 @@
+"""One session, run or message, by its id."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sessionledger.codec import parse_derived_id, run_from_row, session_from_row
+from sessionledger.context import Context, Scope
+from sessionledger.errors import ConflictError
+from sessionledger.lineage import View, resolve
+from sessionledger.protocol.rows import FIRST, MessageQuery, RunSearch, SessionRow
+from sessionledger.reading import (
+    MessageReader,
+    Piece,
+    PlacedRun,
+    find_run,
+    pieces_of_run,
+    readable,
+)
+from sessionledger.records import Message, Run, Session
+from sessionledger.refusals import not_found
+from sessionledger.retry import retried
+
+__all__ = ["get_message", "get_run", "get_session", "live_session"]
+
+_MANY_SESSIONS = 10  #: that an ambiguous run_id's error names, at most
+
+
+async def get_session(context: Context, scope: Scope, session_id: str) -> Session | None:
+    row = await retried(lambda: context.driver.session(scope.key(session_id), state=True))
+    if row is None or scope.visible(row.head) is None or row.head.deleted_at is not None:
+        return None
+    return session_from_row(row)
+
+
+async def live_session(context: Context, scope: Scope, session_id: str) -> SessionRow:
+    row = await retried(lambda: context.driver.session(scope.key(session_id), state=False))
+    if row is None or readable(scope, row.head) is None:
+        raise not_found(session_id)
+    return row
+
+
+async def _view(context: Context, scope: Scope, session_id: str) -> View | None:
+    """As for a cursor, but a softly deleted session is None."""
+    row = await context.driver.session(scope.key(session_id), state=False)
+    head = scope.visible(row.head if row else None)
+    return None if head is None or head.deleted_at is not None else await resolve(context, head)
+
+
+async def get_run(
+    context: Context, scope: Scope, run_id: str, session_id: str | None, revision: int | None
+) -> Run | None:
+    if session_id is None:
+        session_id = await retried(lambda: _session_of(context, scope, run_id))
+        if session_id is None:
+            return None
+    view = await retried(lambda: _view(context, scope, session_id))
+    found = None if view is None else await retried(lambda: find_run(context, view, run_id))
+    if view is None or found is None:
+        return None
+    index, rows = found
+    row = rows[-1] if revision is None else next((row for row in rows if row.revision == revision), None)
+    if row is None:
+        return None
+    reader = MessageReader(context, view, pieces_of_run(view, PlacedRun(index, row)), include_hidden=True)
+    messages: list[Message] = []
+    while batch := await retried(lambda: reader.read(context.limits.rows)):
+        messages += batch
+    return run_from_row(row, view.session_id, messages, message_count=len(messages))
+
+
+async def _session_of(context: Context, scope: Scope, run_id: str) -> str | None:
+    search = RunSearch(scope.namespace, _MANY_SESSIONS, scope.user_id, run_id)
+    found = await context.driver.find_runs(search)
+    sessions = [head.key.session_id for head, _, _ in found.rows]
+    if len(sessions) > 1:
+        names = ", ".join(map(repr, sessions)) + (" …" if found.more else "")
+        raise ConflictError(f"run_id {run_id!r} is in the sessions {names}: name one of them", sessions=sessions)
+    return sessions[0] if sessions else None
+
+
+async def get_message(context: Context, scope: Scope, session_id: str, message_id: str) -> Message | None:
+    view = await retried(lambda: _view(context, scope, session_id))
+    if view is None or not isinstance(message_id, str):
+        return None
+    given = await retried(lambda: _given(context, view, message_id))
+    return given or await retried(lambda: _derived(context, view, message_id))
+
+
+async def _given(context: Context, view: View, message_id: str) -> Message | None:
+    """The last visible message that was given that id."""
+    for index in range(len(view.layers) - 1, -1, -1):
+        layer = view.layers[index]
+        if layer.first_position > layer.last_position:
+            continue
+        ranges = [(layer.first_position, layer.last_position)]
+        query = MessageQuery(layer.key, ranges, context.limits.rows, context.limits.bytes, True, message_id)
+        page = await context.driver.messages(query)
+        # read as a page of its own, so that a message is shown by the same rules as everywhere
+        reader = MessageReader(context, view, [Piece(index, FIRST, FIRST)])
+        messages = await reader.take(index, 1, msgspec.structs.replace(page, more=False))
+        if messages:
+            return messages[0]
+    return None
+
+
+async def _derived(context: Context, view: View, message_id: str) -> Message | None:
+    place = parse_derived_id(message_id)
+    if place is None:
+        return None
+    run_id, revision, index = place
+    found = await find_run(context, view, run_id)
+    row = next((row for row in found[1] if row.revision == revision), None) if found else None
+    if found is None or row is None:
+        return None
+    for piece in pieces_of_run(view, PlacedRun(found[0], row)):
+        if index <= piece.last - piece.first:
+            position = piece.first + index
+            messages = await MessageReader(context, view, [Piece(found[0], position, position)]).read(1)
+            return next((message for message in messages if message.message_id == message_id), None)
+        index -= piece.last - piece.first + 1
+    return None

@@ -1,0 +1,225 @@
+"""Pages of a view's messages and runs: what lies in it, without what is hidden. The walks are made of these."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Final, NamedTuple
+
+from sessionledger.codec import message_from_row
+from sessionledger.context import Context, Scope
+from sessionledger.errors import SessionDeletedError
+from sessionledger.lineage import Hiding, View, resolve, watch
+from sessionledger.protocol.rows import FIRST, LAST, Head, MessagePage, MessageQuery, RunQuery, RunRow
+from sessionledger.records import Message
+
+__all__ = ["MessageReader", "Piece", "PlacedRun", "RunReader", "begin", "pieces_of_run", "pieces_of_view"]
+
+_MAX_RANGES: Final = 64  #: of one query
+_MAX_REVISIONS: Final = 1 << 20
+
+
+class Piece(NamedTuple):
+    """A range of positions in one layer of a view."""
+
+    layer: int
+    first: int
+    last: int
+
+
+class PlacedRun(NamedTuple):
+    layer: int
+    row: RunRow
+
+
+def readable(scope: Scope, head: Head | None) -> Head | None:
+    """The head of a session that a read is about; None where there is nothing to read."""
+    head = scope.visible(head)
+    if head is not None and head.deleted_at is not None:
+        session_id = head.key.session_id
+        raise SessionDeletedError(
+            f"session {session_id!r} was deleted: restore_session brings it back", session_id=session_id
+        )
+    return head
+
+
+async def begin(context: Context, scope: Scope, session_id: str) -> View | None:
+    """The view of a session as it is now; None where there is nothing to read."""
+    row = await context.driver.session(scope.key(session_id), state=False)
+    head = readable(scope, row.head if row else None)
+    return None if head is None else await resolve(context, head)
+
+
+def pieces_of_view(view: View, first: int, last: int, *, reverse: bool) -> list[Piece]:
+    """Positions `first` to `last`, in reading order."""
+    pieces = [
+        Piece(index, max(first, layer.first_position), min(last, layer.last_position))
+        for index, layer in enumerate(view.layers)
+    ]
+    pieces = [piece for piece in pieces if piece.first <= piece.last]
+    return pieces[::-1] if reverse else pieces
+
+
+def pieces_of_run(view: View, run: PlacedRun) -> list[Piece]:
+    return [Piece(run.layer, first, last) for first, last in view.layers[run.layer].segments(run.row)]
+
+
+class MessageReader:
+    """Messages of some pieces of a view, in the order of the pieces."""
+
+    def __init__(
+        self,
+        context: Context,
+        view: View,
+        pieces: Iterable[Piece],
+        *,
+        reverse: bool = False,
+        include_hidden: bool = False,
+    ) -> None:
+        self._context, self._view = context, view
+        self._pieces = deque(_joined(pieces, reverse))
+        self._reverse, self._include_hidden = reverse, include_hidden
+
+    async def read(self, want: int) -> list[Message]:
+        """At least one message; none at the end."""
+        while self._pieces:
+            index = self._pieces[0].layer
+            ranges = self._ranges(index)
+            limits = self._context.limits
+            page = await self._context.driver.messages(
+                MessageQuery(self._view.layers[index].key, ranges, want, limits.bytes, self._reverse)
+            )
+            watch(self._view, index, page.head)
+            messages = await self.take(index, len(ranges), page)
+            if messages:
+                return messages
+        return []
+
+    async def take(self, index: int, ranges: int, page: MessagePage) -> list[Message]:
+        """What shows of a page that was read of the first `ranges` pieces. A failure leaves the reader where it was."""
+        layer, rows = self._view.layers[index], page.rows
+        if index < len(self._view.layers) - 1:
+            rows = [row for row in rows if layer.own(row)]
+        if not self._include_hidden:
+            hiding = await Hiding.of_messages(self._context, self._view, index, rows)
+            if not hiding.nothing:
+                rows = [row for row in rows if not hiding.hides(row)]
+        self._advance(ranges, page)
+        session_id, run_ids = layer.key.session_id, page.run_ids
+        return [message_from_row(row, run_ids[row.run_seq], session_id) for row in rows]
+
+    def _ranges(self, index: int) -> list[tuple[int, int]]:
+        ranges = []
+        for piece in self._pieces:
+            if piece.layer != index or len(ranges) == _MAX_RANGES:
+                break
+            ranges.append((piece.first, piece.last))
+        return ranges
+
+    def _advance(self, ranges: int, page: MessagePage) -> None:
+        if not page.more or not page.rows:
+            for _ in range(ranges):
+                self._pieces.popleft()
+            return
+        position = page.rows[-1].position
+        while not self._pieces[0].first <= position <= self._pieces[0].last:
+            self._pieces.popleft()
+        layer, first, last = self._pieces.popleft()
+        rest = Piece(layer, first, position - 1) if self._reverse else Piece(layer, position + 1, last)
+        if rest.first <= rest.last:
+            self._pieces.appendleft(rest)
+
+
+def _joined(pieces: Iterable[Piece], reverse: bool) -> Iterator[Piece]:
+    """Neighbours are one piece."""
+    held: Piece | None = None
+    for piece in pieces:
+        if held is None:
+            held = piece
+        elif held.layer == piece.layer and not reverse and held.last == piece.first - 1:
+            held = Piece(held.layer, held.first, piece.last)
+        elif held.layer == piece.layer and reverse and piece.last == held.first - 1:
+            held = Piece(held.layer, piece.first, held.last)
+        else:
+            yield held
+            held = piece
+    if held is not None:
+        yield held
+
+
+class RunReader:
+    """The visible revision of each run of a view, by seq; without runs that are hidden."""
+
+    def __init__(
+        self, context: Context, view: View, *, first: int = FIRST, last: int = LAST, reverse: bool = False, bodies: bool = True
+    ) -> None:
+        self._context, self._view = context, view
+        self._first, self._last = first, min(last, view.head.run_count)
+        self._reverse, self._bodies = reverse, bodies
+
+    async def read(self, want: int) -> list[PlacedRun]:
+        """At least one run; none at the end."""
+        while self._first <= self._last:
+            index = self._view.of_seq(self._last if self._reverse else self._first)
+            found = await self._read_layer(index, want)
+            if found:
+                return found
+        return []
+
+    async def _read_layer(self, index: int, want: int) -> list[PlacedRun]:
+        layer, limit = self._view.layers[index], want
+        first, last = max(self._first, layer.first_seq), min(self._last, layer.last_seq)
+        while True:
+            query = RunQuery(
+                layer.key, limit, self._context.limits.bytes, self._bodies, first, last, reverse=self._reverse
+            )
+            page = await self._context.driver.runs(query)
+            watch(self._view, index, page.head)
+            groups = [list(group) for _, group in groupby(page.rows, key=lambda row: row.seq)]
+            if page.more and layer.has_hidden and not self._decided(index, groups[-1]):
+                # the page may have ended between two revisions of its last run
+                if len(groups) == 1 and limit < _MAX_REVISIONS:
+                    limit *= 4
+                    continue
+                groups.pop()
+            break
+        end = groups[-1][0].seq if page.more else (first if self._reverse else last)
+        found = await self._visible(index, groups)
+        if self._reverse:
+            self._last = end - 1
+        else:
+            self._first = end + 1
+        return found
+
+    def _decided(self, index: int, group: Sequence[RunRow]) -> bool:
+        return self._reverse and self._view.layers[index].knows(group[0])
+
+    async def _visible(self, index: int, groups: Sequence[Sequence[RunRow]]) -> list[PlacedRun]:
+        layer = self._view.layers[index]
+        rows = [row for row in map(layer.newest, groups) if row is not None]
+        hiding = await Hiding.of_runs(self._context, self._view, index, rows)
+        return [PlacedRun(index, row) for row in rows if not hiding.hides_run(row)]
+
+
+async def find_run(context: Context, view: View, run_id: str) -> tuple[int, list[RunRow]] | None:
+    """The revisions of a run that a view knows, oldest first, and the layer that has them; the session's own come first."""
+    for index in range(len(view.layers) - 1, -1, -1):
+        rows = await revisions(context, view, index, run_id)
+        if rows:
+            return index, rows
+    return None
+
+
+async def revisions(context: Context, view: View, index: int, run_id: str) -> list[RunRow]:
+    layer = view.layers[index]
+    rows: list[RunRow] = []
+    query = RunQuery(layer.key, context.limits.rows, context.limits.bytes, run_id=run_id)
+    while True:
+        page = await context.driver.runs(query)
+        rows += [row for row in page.rows if layer.knows(row) and row.revision > (rows[-1].revision if rows else 0)]
+        if not page.more:
+            return rows
+        query = RunQuery(layer.key, query.limit * 4, query.max_bytes * 4, run_id=run_id)
+
+

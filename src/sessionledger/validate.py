@@ -1,0 +1,234 @@
+"""What may be stored. Every check is made before any I/O, and names the field.
+
+The quick way is exact: a record is encoded and decoded again, and must come out equal and of its declared types. Only a record
+that does not is walked, to find out where and why.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from sessionledger.digest import canonical
+from sessionledger.errors import InvalidRecordError
+from sessionledger.records import AgentSwitch, Message, Run, Session, ToolCall, Usage
+
+__all__ = ["MAX_DEPTH", "check_count", "check_id", "check_json", "checked_run", "checked_session", "checked_switch"]
+
+MAX_DEPTH: Final = 100  #: of lists and dicts inside one another, in one field
+MAX_DIGITS: Final = 4300  #: of an integer: Python's own limit
+MAX_ID_BYTES: Final = 256
+
+T = TypeVar("T")
+
+_ID = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,256}").fullmatch
+_BIG = 10**MAX_DIGITS
+
+_decode_run = msgspec.json.Decoder(Run).decode
+_decode_session = msgspec.json.Decoder(Session).decode
+_decode_switch = msgspec.json.Decoder(AgentSwitch).decode
+
+
+def check_id(value: Any, path: str, *, empty: bool = False) -> None:
+    """An id: text of 1 to 256 bytes in UTF-8, without control characters."""
+    if type(value) is str:
+        if (value.isascii() and value.isprintable() and 0 < len(value) <= MAX_ID_BYTES) or (empty and not value):
+            return
+        if _ID(value) and len(value.encode()) <= MAX_ID_BYTES:
+            return
+    what = f"text of 1 to {MAX_ID_BYTES} bytes without control characters"
+    raise InvalidRecordError(f"{path} is {_short(value)}: an id must be {what}", path=path)
+
+
+def check_count(value: Any, name: str, *, least: int = 0) -> None:
+    """An argument that counts."""
+    if type(value) is not int or value < least:
+        raise InvalidRecordError(f"{name} is {_short(value)}: give an integer of at least {least}", path=name)
+
+
+def checked_run(run: Run, path: str = "run") -> bytes:
+    """The run's canonical JSON; `InvalidRecordError` when the run cannot be stored as it is."""
+    if type(run) is not Run:
+        raise InvalidRecordError(f"{path} is {_short(run)}: give a sessionledger.Run", path=path)
+    text = _round_trip(run, _decode_run, path)
+    for name in ("user_id", "agent_id", "parent_run_id"):
+        value = getattr(run, name)
+        if value is not None:
+            check_id(value, f"{path}.{name}")
+    for index, message in enumerate(run.messages):
+        if message.message_id is not None:
+            check_id(message.message_id, f"{path}.messages[{index}].message_id")
+        if not message.role or not message.kind:
+            where = f"{path}.messages[{index}]"
+            raise InvalidRecordError(f"{where} has an empty role or kind: name them", path=where)
+    return text
+
+
+def checked_session(session: Session, path: str = "session") -> bytes:
+    if type(session) is not Session:
+        raise InvalidRecordError(f"{path} is {_short(session)}: give a sessionledger.Session", path=path)
+    text = _round_trip(session, _decode_session, path)
+    check_id(session.session_id, f"{path}.session_id")
+    check_id(session.namespace, f"{path}.namespace", empty=True)
+    for name in ("user_id", "agent_id", "current_agent", "parent_session_id", "forked_from"):
+        value = getattr(session, name)
+        if value is not None:
+            check_id(value, f"{path}.{name}")
+    return text
+
+
+def checked_switch(switch: AgentSwitch, path: str = "switch") -> bytes:
+    if type(switch) is not AgentSwitch:
+        raise InvalidRecordError(f"{path} is {_short(switch)}: give a sessionledger.AgentSwitch", path=path)
+    text = _round_trip(switch, _decode_switch, path)
+    for name in ("switch_id", "from_agent", "to_agent"):
+        value = getattr(switch, name)
+        if value is not None:
+            check_id(value, f"{path}.{name}")
+    return text
+
+
+def check_json(value: Any, path: str) -> None:
+    """A JSON value by itself: `state=`, `metadata=` …"""
+    _round_trip(value, msgspec.json.decode, path)
+
+
+def _round_trip(record: T, decode: Callable[[bytes], Any], path: str) -> bytes:
+    try:
+        text = canonical(record)
+        same = decode(text) == record
+    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        _explain(record, path)
+        raise InvalidRecordError(f"{path} cannot be stored: {error}", path=path) from error
+    # each level has a bracket, so few brackets, wherever they stand, cannot nest deeply
+    if not same or text.count(b"{") + text.count(b"[") > MAX_DEPTH:
+        _explain(record, path)
+    if not same:
+        raise InvalidRecordError(f"{path} would not come back as it is: use JSON values alone", path=path)
+    return text
+
+
+# the walk that finds the place
+
+
+def _explain(record: Any, path: str) -> None:
+    """Raise for the first thing that is wrong, in the order of the fields."""
+    if isinstance(record, msgspec.Struct):
+        for field in msgspec.structs.fields(record):
+            _explain_field(getattr(record, field.name), f"{path}.{field.name}", field.type)
+    else:
+        _walk(record, path)
+
+
+_NESTED = (Message, ToolCall, Usage, Run)
+_ITEMS: Final = {"messages": Message, "tool_calls": ToolCall}
+
+
+def _explain_field(value: Any, path: str, kind: Any) -> None:
+    items = _ITEMS.get(path.rpartition(".")[2])
+    if isinstance(value, _NESTED):
+        _explain(value, path)
+    elif items is not None and type(value) is tuple:
+        for index, item in enumerate(value):
+            _explain_item(item, f"{path}[{index}]", items)
+    elif isinstance(value, datetime | Decimal):
+        _convert(value, path, kind)
+    else:
+        _walk(value, path)
+        _convert(value, path, kind)
+
+
+def _explain_item(item: Any, path: str, kind: type) -> None:
+    if type(item) is not kind:
+        raise InvalidRecordError(f"{path} is {_short(item)}: give a sessionledger.{kind.__name__}", path=path)
+    _explain(item, path)
+
+
+def _convert(value: Any, path: str, kind: Any) -> None:
+    """Hold a value against its field's declared type."""
+    if isinstance(value, datetime) and value.tzinfo is None:
+        raise InvalidRecordError(
+            f"{path} is {_short(value)}, without a time zone: give an aware time, as datetime.now(UTC) does", path=path
+        )
+    if isinstance(value, Decimal) and not value.is_finite():
+        raise InvalidRecordError(f"{path} is {_short(value)}: give a finite number", path=path)
+    try:
+        msgspec.convert(value, kind, strict=not isinstance(value, str))
+    except msgspec.ValidationError as error:
+        raise InvalidRecordError(f"{path} is {_short(value)}: {_lower(str(error))}", path=path) from error
+
+
+def _walk(value: Any, path: str) -> None:
+    """Every leaf of a JSON value, without recursion: the value may be nested deeper than the interpreter can follow."""
+    stack: list[tuple[Any, str, int]] = [(value, path, 0)]
+    while stack:
+        item, where, depth = stack.pop()
+        kind = type(item)
+        if kind is dict or kind is list:
+            if depth == MAX_DEPTH:
+                raise InvalidRecordError(f"{path} is nested deeper than {MAX_DEPTH} levels: flatten it", path=path)
+            stack.extend(reversed([(child, name, depth + 1) for child, name in _children(item, where)]))
+        else:
+            _leaf(item, where)
+
+
+def _children(item: dict[Any, Any] | list[Any], path: str) -> Iterator[tuple[Any, str]]:
+    if type(item) is list:
+        for index, child in enumerate(item):
+            yield child, f"{path}[{index}]"
+        return
+    assert isinstance(item, dict)
+    for key, child in item.items():
+        if type(key) is not str:
+            raise InvalidRecordError(f"{path} has the key {_short(key)}: keys must be text", path=path)
+        _text(key, path)
+        yield child, f"{path}[{_short(key)}]"
+
+
+def _leaf(item: Any, path: str) -> None:
+    if isinstance(item, str):
+        _text(item, path)
+    elif isinstance(item, bool) or item is None:
+        return
+    elif isinstance(item, int):
+        if not -_BIG < item < _BIG:
+            raise InvalidRecordError(f"{path} is an integer of over {MAX_DIGITS} digits: store it as text", path=path)
+    elif isinstance(item, float):
+        if not math.isfinite(item):
+            raise InvalidRecordError(f"{path} is {item!r}: JSON has no such number, use None or text", path=path)
+    elif isinstance(item, tuple):
+        raise InvalidRecordError(f"{path} is a tuple, which would come back as a list: use a list", path=path)
+    else:
+        name = type(item).__name__
+        raise InvalidRecordError(f"{path} is of type {name}: use JSON values alone (text, numbers, lists, dicts)", path=path)
+
+
+def _text(value: str, path: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        where = f"{path} has the lone surrogate {value[error.start]!r} at index {error.start}"
+        raise InvalidRecordError(f"{where}: it is no character, replace it", path=path) from error
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def check_one_of(given: Mapping[str, Any], names: Collection[str]) -> str:
+    """The one argument that was given."""
+    found = [name for name in names if given.get(name) is not None]
+    if len(found) != 1:
+        raise InvalidRecordError(f"{len(found)} of {', '.join(names)} were given: give exactly one")
+    return found[0]
