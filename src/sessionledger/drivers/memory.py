@@ -135,7 +135,7 @@ class MemoryDriver:
 
     # writing
 
-    async def commit(self, commits: Sequence[Commit]) -> Sequence[Outcome]:
+    async def commit(self, commits: Sequence[Commit]) -> Sequence[Outcome | DriverError]:
         await self._turn()
         with self._storage.lock:
             return [self._commit(commit) for commit in commits]

@@ -1,0 +1,96 @@
+"""Connections: one thread hop a call, whatever the number of statements, and errors of our own."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+import aiosqlite
+
+from sessionledger.errors import DecodeError, DriverError, StorageFullError, UnavailableError
+
+__all__ = ["Command", "connect", "mapped", "run"]
+
+T = TypeVar("T")
+
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+class Command(str):
+    """A function that runs on the connection's thread, in the guise of a statement.
+
+    aiosqlite runs statements on a thread of the connection's own, a hop each; this way one hop runs many.
+    """
+
+    function: Callable[..., Any]
+
+    def __new__(cls, function: Callable[..., Any]) -> Command:
+        self = super().__new__(cls, function.__name__)
+        self.function = function
+        return self
+
+
+class _Result(list[Any]):
+    """What a command returned, as the rows of a cursor."""
+
+    def fetchall(self) -> _Result:
+        return self
+
+
+class _Connection(sqlite3.Connection):
+    def execute(self, sql: str, parameters: Any = (), /) -> Any:
+        if type(sql) is Command:
+            return _Result((sql.function(self, *parameters),))
+        return super().execute(sql, parameters)
+
+
+async def run(connection: aiosqlite.Connection, command: Command, *arguments: Any) -> Any:
+    with mapped():
+        result = await connection.execute_fetchall(command, arguments)
+    return cast(list[Any], result)[0]
+
+
+async def connect(path: str, *, busy_timeout: float) -> aiosqlite.Connection:
+    """`busy_timeout` in seconds: how long a statement waits for other processes."""
+    with mapped():
+        return await aiosqlite.connect(
+            path,
+            uri=path.startswith("file:"),
+            isolation_level=None,
+            cached_statements=256,
+            timeout=busy_timeout,
+            factory=_Connection,
+        )
+
+
+@contextmanager
+def mapped() -> Iterator[None]:
+    """SQLite's errors as ours."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise error_of(error) from error
+    except ValueError as error:
+        # aiosqlite's word for a connection that was closed
+        raise DriverError("the SQLite connection is closed: open the store again", driver="sqlite") from error
+
+
+def error_of(error: sqlite3.Error) -> Exception:
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = code & 0xFF if code is not None else None
+    if primary in _BUSY:
+        return UnavailableError(f"the SQLite file is in use by other processes ({error}): try again", driver="sqlite")
+    if primary == sqlite3.SQLITE_FULL:
+        return StorageFullError("the disk of the SQLite file is full: make room and repeat the call", driver="sqlite")
+    if primary == sqlite3.SQLITE_CANTOPEN:
+        return DriverError(
+            f"the SQLite file cannot be opened ({error}): does its folder exist, and may it be written?", driver="sqlite"
+        )
+    if primary == sqlite3.SQLITE_READONLY:
+        return DriverError("the SQLite file may not be written: mend its rights, or its folder's", driver="sqlite")
+    if primary in _DAMAGED:
+        return DecodeError(f"the SQLite file is damaged ({error}): restore it from a backup")
+    return DriverError(f"SQLite failed ({error}): look at the disk and the file's rights", driver="sqlite")

@@ -1,0 +1,286 @@
+"""Reads, on a reading connection's thread. Each is one transaction, so that its head and its rows are of one instant."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from sessionledger.drivers.statements import load_statements
+from sessionledger.protocol.rows import (
+    Body,
+    ForkLink,
+    FoundRuns,
+    Head,
+    HiddenQuery,
+    HiddenRow,
+    MessagePage,
+    MessageQuery,
+    MessageRow,
+    RunHeader,
+    RunPage,
+    RunQuery,
+    RunRow,
+    RunSearch,
+    SessionHeader,
+    SessionKey,
+    SessionPage,
+    SessionQuery,
+    SessionRow,
+    SwitchPage,
+    SwitchQuery,
+    SwitchRow,
+)
+
+__all__ = ["find_runs", "head_of", "hidden", "load_head", "messages", "runs", "session", "sessions", "switches"]
+
+SQL = load_statements("sql/sqlite.sql")
+
+_HEAD = (
+    "s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at, "
+    "s.last_activity_at, s.deleted_at, s.erased, s.has_hidden, s.has_summary, s.forks, s.forked_from, s.forked_incarnation, "
+    "s.forked_at, s.forked_run_seq, s.forked_version, s.counters"
+)
+_HEADER = "h.kind, h.agent_id, h.current_agent, h.name, h.parent_session_id, h.updated_at, h.body"
+_RUN = (
+    "r.seq, r.revision, r.run_id, r.version, r.patch, r.digest, r.user_id, r.agent_id, r.parent_run_id, r.model, r.created_at, "
+    "r.first_position, r.last_position, r.status, r.updated_at, r.finished_at, r.input_tokens, r.output_tokens, r.has_summary"
+)
+_OPEN = ("pending", "running", "paused")
+
+_decode_counters = msgspec.json.Decoder(dict[str, int]).decode
+_decode_place = msgspec.json.Decoder(tuple[int, int]).decode
+
+
+def load_head(db: sqlite3.Connection, key: SessionKey) -> tuple[Any, ...] | None:
+    row: tuple[Any, ...] | None = db.execute(SQL["head"], (key.namespace, key.session_id)).fetchone()
+    return row
+
+
+def head_of(row: Sequence[Any], key: SessionKey) -> Head:
+    """Of a row of the columns that the statement `head` names."""
+    fork = ForkLink(*row[14:19]) if row[14] is not None else None
+    return Head(key, *row[1:10], bool(row[10]), bool(row[11]), bool(row[12]), row[13], fork)
+
+
+def session(db: sqlite3.Connection, key: SessionKey, state: bool) -> SessionRow | None:
+    db.execute("BEGIN")
+    try:
+        row = load_head(db, key)
+        if row is None:
+            return None
+        header = SessionHeader(*db.execute(SQL["header"], row[:1]).fetchone())
+        text = db.execute(SQL["state"], row[:1]).fetchone()[0] if state else None
+        return SessionRow(head_of(row, key), header, text, _decode_counters(row[19]))
+    finally:
+        db.execute("COMMIT")
+
+
+def sessions(db: sqlite3.Connection, query: SessionQuery) -> SessionPage:
+    where, values = ["s.namespace = ?", "s.erased = 0"], [query.namespace]
+    filters: Iterable[tuple[str, Any]] = (
+        ("s.user_id = ?", query.user_id),
+        ("h.agent_id = ?", query.agent_id),
+        ("h.kind = ?", query.kind),
+        ("h.name = ?", query.name),
+        ("s.last_activity_at > ?", query.active_after),
+        ("s.last_activity_at < ?", query.active_before),
+        ("s.forked_from = ?", query.forked_from),
+    )
+    for text, value in filters:
+        if value is not None:
+            where.append(text)
+            values.append(value)
+    if not query.include_deleted:
+        where.append("s.deleted_at IS NULL")
+    if query.after is not None:
+        sign = ">" if query.reverse else "<"
+        # the first bound finds the place in the index, the second one settles ties
+        where.append(f"s.last_activity_at {sign}= ?")
+        where.append(f"(s.last_activity_at, s.session_id) {sign} (?, ?)")
+        values += [query.after[0], *query.after]
+    order = "ASC" if query.reverse else "DESC"
+    rows = db.execute(
+        f"SELECT s.session_id, {_HEAD}, {_HEADER} FROM sessions s JOIN session_headers h USING (session_key) "
+        f"WHERE {' AND '.join(where)} ORDER BY s.last_activity_at {order}, s.session_id {order} LIMIT ?",
+        (*values, query.limit + 1),
+    ).fetchall()
+    found = [
+        SessionRow(
+            head_of(row[1:21], SessionKey(query.namespace, row[0])),
+            SessionHeader(*row[21:]),
+            None,
+            _decode_counters(row[20]),
+        )
+        for row in rows[: query.limit]
+    ]
+    return SessionPage(found, len(rows) > query.limit)
+
+
+def messages(db: sqlite3.Connection, query: MessageQuery) -> MessagePage:
+    db.execute("BEGIN")
+    try:
+        row = load_head(db, query.key)
+        if row is None:
+            return MessagePage(None, (), {}, False)
+        head = head_of(row, query.key)
+        if head.erased:
+            return MessagePage(head, (), {}, False)
+        rows, more = _messages(db, row[0], query)
+        return MessagePage(head, rows, _run_ids(db, row[0], rows), more)
+    finally:
+        db.execute("COMMIT")
+
+
+def _messages(db: sqlite3.Connection, key: int, query: MessageQuery) -> tuple[list[MessageRow], bool]:
+    name = "messages" if query.message_id is None else "messages_of_id"
+    sql = SQL[f"{name}_reverse" if query.reverse else name]
+    extra = () if query.message_id is None else (query.message_id,)
+    rows: list[MessageRow] = []
+    limit, max_bytes, size = query.limit, query.max_bytes, 0
+    for first, last in query.ranges:
+        for message_id, created_at, body, index, position, seq, revision in db.execute(
+            sql, (key, first, last, *extra, limit - len(rows) + 1)
+        ):
+            if len(rows) == limit or size >= max_bytes:
+                return rows, True
+            size += len(body)
+            rows.append(
+                MessageRow(
+                    message_id, created_at, body, index=index, position=position, run_seq=seq, revision=revision
+                )
+            )
+    return rows, False
+
+
+def _run_ids(db: sqlite3.Connection, key: int, rows: Sequence[MessageRow]) -> dict[int, str]:
+    seqs = {row.run_seq for row in rows}
+    if not seqs:
+        return {}
+    first, last = min(seqs), max(seqs)
+    if last - first < 2 * len(seqs) + 8:
+        return dict(db.execute(SQL["run_ids"], (key, first, last)))
+    # runs that lie far apart: each by itself
+    return {seq: run_id for one in seqs for seq, run_id in db.execute(SQL["run_ids"], (key, one, one))}
+
+
+def runs(db: sqlite3.Connection, query: RunQuery) -> RunPage:
+    db.execute("BEGIN")
+    try:
+        row = load_head(db, query.key)
+        if row is None:
+            return RunPage(None, (), False)
+        head = head_of(row, query.key)
+        if head.erased:
+            return RunPage(head, (), False)
+        found, more = _runs(db, row[0], query)
+        return RunPage(head, found, more)
+    finally:
+        db.execute("COMMIT")
+
+
+def _runs(db: sqlite3.Connection, key: int, query: RunQuery) -> tuple[list[RunRow], bool]:
+    by_id = "" if query.run_id is None else "r.run_id = ? AND "
+    order = "DESC" if query.reverse else "ASC"
+    body = "r.body" if query.bodies else "''"
+    sql = (
+        f"SELECT {_RUN}, {body} FROM runs r WHERE {by_id}r.session_key = ? AND r.seq BETWEEN ? AND ? "
+        f"ORDER BY r.seq {order}, r.revision {order} LIMIT ?"
+    )
+    values = () if query.run_id is None else (query.run_id,)
+    found: list[RunRow] = []
+    size = 0
+    for row in db.execute(sql, (*values, key, query.first_seq, query.last_seq, query.limit + 1)).fetchall():
+        if len(found) == query.limit or size >= query.max_bytes:
+            return found, True
+        run = _run_of(db, key, row, bodies=query.bodies)
+        size += len(run.body) + sum(map(len, run.parts.values()))
+        found.append(run)
+    return found, False
+
+
+def _run_of(db: sqlite3.Connection, key: int, row: Sequence[Any], *, bodies: bool) -> RunRow:
+    """Of a row of the run's columns and its body; what patches added is read where there is any."""
+    patch, body = row[4], row[19]
+    parts: dict[str, Body] = {}
+    segments: list[tuple[int, int]] = []
+    if patch or body is None:
+        place = (key, row[0], row[1])
+        segments = db.execute(SQL["segments"], place).fetchall()
+        if bodies:
+            parts = dict(db.execute(SQL["parts"], place))
+            body = parts.pop("", body)
+    header = RunHeader(*row[13:18], bool(row[18]))
+    return RunRow(*row[:13], segments, header, body or "", parts)
+
+
+def find_runs(db: sqlite3.Connection, search: RunSearch) -> FoundRuns:
+    where = ["s.namespace = ?", "s.deleted_at IS NULL", "s.erased = 0"]
+    where.append(
+        "r.revision = (SELECT max(n.revision) FROM runs n WHERE n.session_key = r.session_key AND n.seq = r.seq)"
+    )
+    values: list[Any] = [search.namespace]
+    filters: Iterable[tuple[str, Any]] = (
+        ("s.user_id = ?", search.owner),
+        ("r.run_id = ?", search.run_id),
+        ("r.agent_id = ?", search.agent_id),
+        ("r.user_id = ?", search.user_id),
+        ("r.parent_run_id = ?", search.parent_run_id),
+        ("r.updated_at < ?", search.updated_before),
+    )
+    for text, value in filters:
+        if value is not None:
+            where.append(text)
+            values.append(value)
+    if search.statuses is not None:
+        where.append(f"r.status IN ({', '.join('?' * len(search.statuses))})")
+        values += search.statuses
+        if set(search.statuses) <= set(_OPEN):
+            # said again in the words of the partial index, so that it is used
+            where.append("r.status IN ('pending', 'running', 'paused')")
+    if search.after is not None:
+        where.append(f"(r.session_key, r.seq) {'<' if search.reverse else '>'} (?, ?)")
+        values += _decode_place(search.after)
+    order = "DESC" if search.reverse else "ASC"
+    sql = (
+        f"SELECT {_RUN}, r.body, s.session_id, {_HEAD} FROM runs r JOIN sessions s USING (session_key) "
+        f"WHERE {' AND '.join(where)} ORDER BY r.session_key {order}, r.seq {order} LIMIT ?"
+    )
+    db.execute("BEGIN")
+    try:
+        rows = db.execute(sql, (*values, search.limit + 1)).fetchall()
+        found = [_found(db, search.namespace, row) for row in rows[: search.limit]]
+        return FoundRuns(found, len(rows) > search.limit)
+    finally:
+        db.execute("COMMIT")
+
+
+def _found(db: sqlite3.Connection, namespace: str, row: Sequence[Any]) -> tuple[Head, RunRow, str]:
+    head = head_of(row[21:], SessionKey(namespace, row[20]))
+    run = _run_of(db, row[21], row[:20], bodies=True)
+    return head, run, msgspec.json.encode((row[21], run.seq)).decode()
+
+
+def hidden(db: sqlite3.Connection, query: HiddenQuery) -> list[HiddenRow]:
+    row = load_head(db, query.key)
+    if row is None:
+        return []
+    bounds = (query.runs[1], query.runs[0], query.positions[1], query.positions[0])
+    return [
+        HiddenRow(hide_id, (first, last), (first_run, last_run), revision, since, until, reach)
+        for hide_id, first, last, first_run, last_run, revision, since, until, reach in db.execute(
+            SQL["hidden"], (row[0], *bounds)
+        )
+    ]
+
+
+def switches(db: sqlite3.Connection, query: SwitchQuery) -> SwitchPage:
+    row = load_head(db, query.key)
+    if row is None:
+        return SwitchPage(None, (), False)
+    sql = SQL["switches_reverse" if query.reverse else "switches"]
+    rows = db.execute(sql, (row[0], query.first_version, query.last_version, query.limit + 1)).fetchall()
+    found = [SwitchRow(*values) for values in rows[: query.limit]]
+    return SwitchPage(head_of(row, query.key), found, len(rows) > query.limit)
