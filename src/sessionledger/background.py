@@ -12,50 +12,70 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 import anyio
-import sniffio
 from anyio.abc import TaskGroup
 
 from sessionledger.errors import UnsupportedError
 
-__all__ = ["Background", "Waiter"]
+__all__ = ["Background", "Waiter", "running_loop"]
 
 T = TypeVar("T")
 
 
 class Waiter(Generic[T]):
-    """A value that another task will bring."""
+    """A value that another task will bring. Waiting for it costs one future on asyncio, an event elsewhere."""
 
-    __slots__ = ("_event", "_value")
+    __slots__ = ("_event", "_future", "_value")
 
     def __init__(self) -> None:
-        self._event = anyio.Event()
+        loop = running_loop()
+        self._future = None if loop is None else loop.create_future()
+        self._event = anyio.Event() if loop is None else None
         self._value: T | BaseException | None = None
-
-    @property
-    def done(self) -> bool:
-        return self._event.is_set()
 
     def set(self, value: T | BaseException) -> None:
         self._value = value
-        self._event.set()
+        if self._future is not None:
+            if not self._future.done():
+                self._future.set_result(None)
+        elif self._event is not None:
+            self._event.set()
 
-    async def wait(self) -> T:
-        await self._event.wait()
+    async def wait(self, timeout: float | None = None) -> T:
+        """`TimeoutError` after that many seconds."""
+        if self._future is None:
+            assert self._event is not None
+            with anyio.fail_after(timeout):
+                await self._event.wait()
+        elif timeout is None:
+            await self._future
+        else:
+            # a timer of its own is several times as quick as a cancel scope
+            timer = self._future.get_loop().call_later(timeout, self.set, TimeoutError())
+            try:
+                await self._future
+            finally:
+                timer.cancel()
         if isinstance(self._value, BaseException):
             raise self._value
         return self._value  # type: ignore[return-value]
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """asyncio's, if it is what runs."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 class Background:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self._group: TaskGroup | None = None
-        self._asyncio = False
 
     async def open(self, *, scoped: bool, driver: str) -> None:
         """`scoped`: `close` will be called by the same task, as ``async with`` does."""
-        self._asyncio = sniffio.current_async_library() == "asyncio"
-        if self._asyncio:
+        if running_loop() is not None:
             return
         if not scoped:
             raise UnsupportedError(

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from types import TracebackType
 from typing import Any, Final, TypeVar
 
 import anyio
 import msgspec
 from anyio.lowlevel import current_token
 
-from sessionledger.background import Background
+from sessionledger.background import Background, running_loop
 from sessionledger.codec import now_micros
+from sessionledger.deadline import Deadline, late
 from sessionledger.errors import (
     DriverTimeoutError,
     InvalidRecordError,
@@ -23,7 +23,7 @@ from sessionledger.errors import (
 )
 from sessionledger.group import Grouper
 from sessionledger.protocol.driver import Driver
-from sessionledger.protocol.rows import Commit, Head, Outcome, SessionKey
+from sessionledger.protocol.rows import Commit, Head, Outcome, PatchRun, PutRun, SessionKey
 from sessionledger.retry import retried
 
 __all__ = ["Context", "Limits", "Scope"]
@@ -57,27 +57,6 @@ class Scope(msgspec.Struct, frozen=True):
         return head if head is not None and not head.erased and self.sees(head) else None
 
 
-class Deadline:
-    """Bounds a block; a `DriverTimeoutError` when it takes longer."""
-
-    __slots__ = ("_hint", "_scope", "_timeout")
-
-    def __init__(self, timeout: float | None, hint: str) -> None:
-        self._timeout, self._hint = timeout, hint
-
-    def __enter__(self) -> None:
-        self._scope = anyio.move_on_after(self._timeout)
-        self._scope.__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
-        handled = self._scope.__exit__(kind, error, traceback)
-        if self._scope.cancelled_caught:
-            raise DriverTimeoutError(f"the call took longer than the timeout of {self._timeout} s: {self._hint}")
-        return handled
-
-
 class Context:
     def __init__(self, driver: Driver, *, timeout: float | None, clock: Callable[[], int] = now_micros) -> None:
         self.driver = driver
@@ -104,7 +83,7 @@ class Context:
         except BaseException:
             await self.background.close()
             raise
-        self._pid, self._loop = os.getpid(), current_token()
+        self._pid, self._loop = os.getpid(), _current_loop()
 
     async def close(self) -> None:
         if self._pid is None:
@@ -129,7 +108,7 @@ class Context:
             raise WrongProcessError(
                 f"the store was opened by process {self._pid}, this is {os.getpid()}: open a store of its own after a fork"
             )
-        if self._loop != current_token():
+        if self._loop != _current_loop():
             raise WrongLoopError("the store was opened in another event loop: open one in each loop")
 
     # calls
@@ -140,15 +119,23 @@ class Context:
         return self._last_time
 
     async def commit(self, commit: Commit) -> Outcome:
-        limit = self.driver.info.max_run_bytes
-        if limit is not None:
-            _check_size(commit, limit)
+        self._check_size(commit)
         return await self._grouper.commit(commit)
+
+    async def commit_alone(self, commit: Commit) -> Outcome:
+        """A write that is this commit and nothing else, with its deadline."""
+        self._check_size(commit)
+        try:
+            return await self._grouper.commit(commit, self.timeout)
+        except TimeoutError as error:
+            if isinstance(error, DriverTimeoutError):
+                raise
+            raise late(self.timeout, _SETTLE) from None
 
     def writing(self) -> Deadline:
         """Every public write runs inside one."""
         self.check()
-        return Deadline(self.timeout, "repeat it with the same run_id or operation_id to settle it, it may be stored")
+        return Deadline(self.timeout, _SETTLE)
 
     def reading(self) -> Deadline:
         self.check()
@@ -167,14 +154,22 @@ class Context:
             if not lock.statistics().locked:
                 del self._locks[key]
 
+    def _check_size(self, commit: Commit) -> None:
+        limit = self.driver.info.max_run_bytes
+        for change in commit.changes if limit is not None else ():
+            if not isinstance(change, PutRun | PatchRun):
+                continue
+            size = sum([len(row.body) for row in change.messages]) + (len(change.body) if type(change) is PutRun else 0)
+            if limit is not None and size > limit:
+                raise InvalidRecordError(
+                    f"the run {change.run_id!r} takes {size} bytes, the storage {limit} at most: "
+                    "split it, or keep large contents elsewhere",
+                    path="run",
+                )
 
-def _check_size(commit: Commit, limit: int) -> None:
-    for change in commit.changes:
-        messages = getattr(change, "messages", ())
-        size = sum(len(row.body) for row in messages) + len(getattr(change, "body", ""))
-        if size > limit:
-            raise InvalidRecordError(
-                f"the run {getattr(change, 'run_id', None)!r} takes {size} bytes, the storage {limit} at most: "
-                "split it, or keep large contents elsewhere",
-                path="run",
-            )
+
+_SETTLE: Final = "repeat it with the same run_id or operation_id to settle it, it may be stored"
+
+
+def _current_loop() -> Any:
+    return running_loop() or current_token()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from sessionledger.context import Context, Deadline
+from sessionledger.context import Context
 from sessionledger.records import Page
 from sessionledger.validate import check_count
 
@@ -96,10 +96,9 @@ class PagedCursor(Generic[T]):
         """Fetch the next items, once the buffer is used up."""
         if self._ended:
             return False
-        self._context.check()
         if self._walk is None:
             self._walk = self._make_walk()
-        with Deadline(self._context.timeout, "is the storage reachable?"):
+        with self._context.reading():
             self._buffer = await self._walk.fetch(min(want, self._context.limits.rows))
         self._next = 0
         self._ended = not self._buffer

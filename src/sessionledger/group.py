@@ -8,6 +8,7 @@ cancelled; one that still waits is taken back.
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 
 from sessionledger.background import Background, Waiter
 from sessionledger.errors import DriverError
@@ -36,14 +37,15 @@ class Grouper:
         self._writers = 0
         self._idle: Waiter[None] | None = None
 
-    async def commit(self, commit: Commit) -> Outcome:
+    async def commit(self, commit: Commit, timeout: float | None = None) -> Outcome:
+        """`TimeoutError` when it is not settled after that many seconds."""
         pending = _Pending(commit)
         self._waiting.append(pending)
         if self._writers < self._driver.info.writers and commit.key not in self._busy:
             self._writers += 1
             self._background.spawn(self._write)
         try:
-            return await pending.waiter.wait()
+            return await pending.waiter.wait(timeout)
         finally:
             # one that is being written has left the queue already; its outcome is nobody's
             pending.taken_back = True
@@ -84,12 +86,16 @@ class Grouper:
 
     async def _write_group(self, group: list[_Pending]) -> None:
         commits = [pending.commit for pending in group]
-        wanted = lambda: any(not pending.taken_back for pending in group)  # noqa: E731
+
+        def wanted() -> bool:
+            return not all(pending.taken_back for pending in group)
+
         try:
-            outcomes = await retried(lambda: self._driver.commit(commits), wanted=wanted)
+            outcomes = await retried(partial(self._driver.commit, commits), wanted=wanted)
         except BaseException as error:
             for pending in group:
-                pending.waiter.set(_for_one(error))
+                if not pending.taken_back:
+                    pending.waiter.set(_for_one(error))
             if not isinstance(error, Exception):
                 raise
         else:

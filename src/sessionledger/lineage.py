@@ -46,6 +46,8 @@ class Layer(msgspec.Struct, frozen=True):
     def newest(self, revisions: Sequence[RunRow]) -> RunRow | None:
         """Of the revisions of one run, that which the view shows."""
         found = [row for row in revisions if self.knows(row)]
+        if len(found) == 1:
+            return found[0]
         return max(found, key=lambda row: row.revision, default=None)
 
     def knows(self, row: RunRow) -> bool:
@@ -54,6 +56,9 @@ class Layer(msgspec.Struct, frozen=True):
 
     def segments(self, row: RunRow) -> list[tuple[int, int]]:
         """The positions of a run's messages, as far as the view goes; neighbours are joined."""
+        if not row.segments:
+            first, last = row.first_position, min(row.last_position, self.last_position)
+            return [(first, last)] if first <= last else []
         joined: list[tuple[int, int]] = []
         for first, last in ((row.first_position, row.last_position), *row.segments):
             last = min(last, self.last_position)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
-from sessionledger.codec import message_from_row
+from sessionledger.codec import messages_from_rows
 from sessionledger.context import Context, Scope
 from sessionledger.errors import SessionDeletedError
 from sessionledger.lineage import Hiding, View, resolve, watch
@@ -106,8 +106,7 @@ class MessageReader:
             if not hiding.nothing:
                 rows = [row for row in rows if not hiding.hides(row)]
         self._advance(ranges, page)
-        session_id, run_ids = layer.key.session_id, page.run_ids
-        return [message_from_row(row, run_ids[row.run_seq], session_id) for row in rows]
+        return messages_from_rows(rows, page.run_ids, layer.key.session_id)
 
     def _ranges(self, index: int) -> list[tuple[int, int]]:
         ranges = []
@@ -176,7 +175,11 @@ class RunReader:
             )
             page = await self._context.driver.runs(query)
             watch(self._view, index, page.head)
-            groups = [list(group) for _, group in groupby(page.rows, key=lambda row: row.seq)]
+            # without hidden rows there are no revisions but the first
+            if layer.has_hidden:
+                groups = [list(group) for _, group in groupby(page.rows, key=lambda row: row.seq)]
+            else:
+                groups = [[row] for row in page.rows]
             if page.more and layer.has_hidden and not self._decided(index, groups[-1]):
                 # the page may have ended between two revisions of its last run
                 if len(groups) == 1 and limit < _MAX_REVISIONS:

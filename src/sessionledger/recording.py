@@ -97,7 +97,8 @@ async def recording(store: SessionStore, background: Background, run: Run) -> As
         yield recorder
     except BaseException as error:
         try:
-            await background.run(lambda: recorder.abandon(error))
+            with anyio.CancelScope(shield=True):
+                await background.run(lambda: recorder.abandon(error))
         except DriverError as second:
             # the block's own exception says more; the run stays there as running
             error.add_note(f"its run {recorder.run_id!r} could not be finished: {second}")

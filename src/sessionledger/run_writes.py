@@ -10,6 +10,7 @@ import anyio
 import msgspec
 
 from sessionledger.codec import (
+    EMPTY,
     add_usage,
     body_of_run,
     count_run,
@@ -34,6 +35,7 @@ from sessionledger.protocol.rows import (
     Change,
     Commit,
     Committed,
+    Head,
     NewSession,
     PatchRun,
     PatchSession,
@@ -45,7 +47,9 @@ from sessionledger.protocol.rows import (
     RunQuery,
     RunReceipt,
     RunRow,
+    SessionHeader,
     SessionKey,
+    SessionRow,
 )
 from sessionledger.records import (
     AgentSwitch,
@@ -64,6 +68,7 @@ from sessionledger.validate import check_id, check_json, checked_run, checked_sw
 __all__ = ["RunUpdate", "RunWrites"]
 
 _MAX_KNOWN_RUNS: Final = 256
+_SESSION_KINDS: Final = frozenset(kind.value for kind in SessionKind)
 _NEVER: Final = -1  #: a number of patches that no run has
 
 replace = msgspec.structs.replace
@@ -108,51 +113,64 @@ class RunWrites:
     # append
 
     async def append(
+        self, runs: Sequence[Run], expected_version: int | None, operation_id: str | None
+    ) -> list[AppendReceipt]:
+        """An append that depends on nothing but what it brings: one commit."""
+        self._context.check()
+        prepared = self._prepare(runs, operation_id, revise=False)
+        at = self._context.now()
+        commit = Commit(
+            self._scope.key(runs[0].session_id),
+            prepared[0].run_id,
+            prepared[0].digest,
+            at,
+            [self._put(item, at) for item in prepared],
+            _first_session(runs[0], self._scope, at),
+            owner=self._scope.user_id,
+            expected_version=expected_version,
+        )
+        return _receipts(await self._context.commit_alone(commit), commit)
+
+    async def append_reading(
         self,
         runs: Sequence[Run],
-        *,
         expected_version: int | None,
+        *,
         state: Mapping[str, Any] | None,
         switch: AgentSwitch | None,
         revise: bool,
         operation_id: str | None,
     ) -> list[AppendReceipt]:
+        """An append that also changes the session, or a run that is there: it reads them first."""
         prepared = self._prepare(runs, operation_id, revise=revise)
         if state is not None:
             check_json(state, "state")
         if switch is not None:
             checked_switch(switch)
-        key = self._scope.key(runs[0].session_id)
         at = self._context.now()
         commit = Commit(
-            key,
-            operation_id or (new_id() if revise else prepared[0].run_id),
+            self._scope.key(runs[0].session_id),
+            operation_id or new_id(),
             prepared[0].digest,
             at,
             (),
+            None if revise else _first_session(runs[0], self._scope, at),
             owner=self._scope.user_id,
             expected_version=expected_version,
         )
-        if state is None and switch is None and not revise:
-            first = _first_session(prepared[0].run, self._scope)
-            changes = [self._put(item, at) for item in prepared]
-            outcome = await self._context.commit(replace(commit, changes=changes, create=_new(first, at)))
-        else:
-            async with self._context.lock(key):
-                outcome = await self._append_after_reading(commit, prepared, state, switch, revise=revise)
-        if isinstance(outcome, Refused):
-            raise error_of(outcome, commit if revise else replace(commit, create=_new(_first_session(runs[0], self._scope), at)))
-        return [receipt_of(receipt, outcome) for receipt in outcome.receipts]
+        async with self._context.lock(commit.key):
+            outcome = await self._append_after_reading(commit, prepared, state, switch, revise=revise)
+        return _receipts(outcome, commit)
 
     def _prepare(self, runs: Sequence[Run], operation_id: str | None, *, revise: bool) -> list[_Prepared]:
         if not runs:
             raise InvalidRecordError("an append needs a run: an empty sequence was given", path="run")
-        if operation_id is not None:
-            check_id(operation_id, "operation_id")
         prepared = [
             self._prepare_run(run, "run" if len(runs) == 1 else f"run[{index}]", index, operation_id, revise=revise)
             for index, run in enumerate(runs)
         ]
+        if len(runs) == 1:
+            return prepared
         if len({run.session_id for run in runs}) > 1:
             raise InvalidRecordError("the runs of one append are of several sessions: append each session's", path="run")
         if len({item.run_id for item in prepared}) < len(prepared):
@@ -183,14 +201,14 @@ class RunWrites:
         run = item.run
         usage = run.usage if run.usage is not None else usage_of_messages(run.messages)
         created_at = at if run.created_at is None else to_micros(run.created_at)
-        counters = Counter(dict[str, int]())
+        counters = {f"status/{run.status.value}": 1}
         for name, count in count_run(run.messages, usage):
-            counters[name] += count
-        counters[f"status/{run.status.value}"] += 1
+            counters[name] = counters.get(name, 0) + count
         revision = 1
         if before is not None:
             revision = before.revision if before.digest == item.digest else before.revision + 1
-            counters[f"status/{before.header.status}"] -= 1
+            old = f"status/{before.header.status}"
+            counters[old] = counters.get(old, 0) - 1
         return PutRun(
             item.run_id,
             revision,
@@ -202,7 +220,7 @@ class RunWrites:
             created_at,
             header_of_run(run, usage, at),
             body_of_run(run),
-            rows_of_messages(run.messages, created_at),
+            rows_of_messages(run.messages, created_at, copies=self._context.driver.info.message_copies),
             counters,
         )
 
@@ -262,22 +280,26 @@ class RunWrites:
         """The commit, with the session's state merged and its agent switched."""
         row = await retried(lambda: self._context.driver.session(commit.key, state=True))
         there = row is not None and not row.head.erased
-        session = session_from_row(row) if row is not None and there else _first_session(run, self._scope)
+        if row is None or not there:
+            first = _first_session(run, self._scope, commit.at)
+            head = Head(commit.key, 1, 0, 0, 0, 0, first.user_id, commit.at, commit.at)
+            row = SessionRow(head, first.header, first.state, {})
+        session = session_from_row(row)
         if switch is not None:
             from_agent = session.current_agent if switch.from_agent is None else switch.from_agent
             changes.append(PutSwitch(switch_to_row(switch, switch_id, from_agent, commit.at)))
             session = replace(session, current_agent=switch.to_agent)
         if state is not None:
             session = replace(session, state={**session.state, **state})
-        if row is None or not there:
-            create = None if revise else _new(session, commit.at)
+        create = None if revise else _new(session, commit.at)
+        if not there:
             return replace(commit, changes=changes, create=create, expected_state_version=0)
         header = header_of_session(replace(session, updated_at=None), commit.at)
         changes.append(PatchSession(header, None if state is None else state_of(session)))
         return replace(
             commit,
             changes=changes,
-            create=None if revise else _new(session, commit.at),
+            create=create,
             incarnation=row.head.incarnation,
             expected_state_version=row.head.state_version,
         )
@@ -327,7 +349,7 @@ class RunWrites:
             if new is not None:
                 assert row is not None
                 fields[name] = {**getattr(run_from_row(row, session_id), name), **new}
-        return _patch(update, known, fields, commit.at)
+        return _patch(update, known, fields, commit.at, copies=self._context.driver.info.message_copies)
 
     async def _read_run(self, key: SessionKey, run_id: str) -> RunRow:
         limits = self._context.limits
@@ -341,6 +363,12 @@ class RunWrites:
         if not page.rows:
             raise run_not_found(key.session_id, run_id)
         return page.rows[0]
+
+
+def _receipts(outcome: Committed | Refused, commit: Commit) -> list[AppendReceipt]:
+    if isinstance(outcome, Refused):
+        raise error_of(outcome, commit)
+    return [receipt_of(receipt, outcome) for receipt in outcome.receipts]
 
 
 def receipt_of(receipt: RunReceipt, outcome: Committed) -> AppendReceipt:
@@ -361,22 +389,16 @@ def _content(run: Run) -> Run:
     if type(run) is not Run:
         return run
     messages = run.messages
-    if any(type(m) is Message and (m.position is not None or m.run_seq is not None or m.run_id is not None) for m in messages):
-        messages = tuple(replace(m, position=None, run_seq=None, run_id=None) for m in messages)
+    if any([type(m) is Message and m.run_seq is not None for m in messages]):
+        messages = tuple([replace(m, position=None, run_seq=None, run_id=None) for m in messages])
     return replace(run, run_id=None, session_id="", messages=messages, seq=None, revision=None, message_count=None)
 
 
-def _first_session(run: Run, scope: Scope) -> Session:
+def _first_session(run: Run, scope: Scope, at: int) -> NewSession:
     """The session that an append makes when there is none."""
-    kinds = {kind.value: kind for kind in SessionKind}
-    return Session(
-        session_id=run.session_id,
-        namespace=scope.namespace,
-        kind=kinds.get(run.kind, SessionKind.AGENT),
-        user_id=run.user_id or scope.user_id,
-        agent_id=run.agent_id,
-        current_agent=run.agent_id,
-    )
+    kind = run.kind if run.kind in _SESSION_KINDS else SessionKind.AGENT.value
+    header = SessionHeader(kind, run.agent_id, run.agent_id, None, None, at, EMPTY)
+    return NewSession(header, EMPTY, run.user_id or scope.user_id, at)
 
 
 def _new(session: Session, at: int) -> NewSession:
@@ -406,7 +428,9 @@ def _status_refusal(status: str, session_id: str, update: RunUpdate) -> Exceptio
     return None
 
 
-def _patch(update: RunUpdate, known: _KnownRun, fields: dict[str, Any], at: int) -> tuple[PatchRun, _KnownRun]:
+def _patch(
+    update: RunUpdate, known: _KnownRun, fields: dict[str, Any], at: int, *, copies: bool
+) -> tuple[PatchRun, _KnownRun]:
     """The change, and the run as it is behind it."""
     old, added = known.usage, usage_of_messages(update.messages)
     usage, summed = old, known.summed
@@ -439,7 +463,7 @@ def _patch(update: RunUpdate, known: _KnownRun, fields: dict[str, Any], at: int)
         known.patch,
         header,
         parts_of_run(fields),
-        rows_of_messages(update.messages, at, start=known.message_count),
+        rows_of_messages(update.messages, at, start=known.message_count, copies=copies),
         {name: count for name, count in counters.items() if count},
     )
     count = known.message_count + len(update.messages)

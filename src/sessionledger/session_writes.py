@@ -164,7 +164,7 @@ class SessionWrites:
         operation_id: str | None,
     ) -> Session:
         key = self._scope.key(session_id)
-        request = digest(canonical(("update_session", dict(change) if isinstance(change, Mapping) else None)))
+        request = _request(change)
         commit = Commit(key, operation_id or new_id(), request, self._context.now(), (), owner=self._scope.user_id)
         async with self._context.lock(key):
             attempt = 0
@@ -296,15 +296,20 @@ async def release_parent(context: Context, child: Head) -> None:
     )
 
 
+def _request(change: Mapping[str, Any] | Callable[[Session], Session]) -> bytes:
+    """The digest of an update; what cannot be stored is refused before any I/O."""
+    if not isinstance(change, Mapping):
+        return digest(canonical(("update_session", None)))
+    unknown = set(change) - set(Session.__struct_fields__)
+    if unknown:
+        name = min(map(str, unknown))
+        raise InvalidRecordError(f"change names {name!r}: a session has no such field", path=f"change[{name!r}]")
+    checked_session(replace(Session(session_id="-"), **change), "change")
+    return digest(canonical(("update_session", dict(change))))
+
+
 def _changed(before: Session, change: Mapping[str, Any] | Callable[[Session], Session]) -> Session:
-    if isinstance(change, Mapping):
-        unknown = set(change) - set(before.__struct_fields__)
-        if unknown:
-            name = min(map(str, unknown))
-            raise InvalidRecordError(f"change names {name!r}: a session has no such field", path=f"change[{name!r}]")
-        after = replace(before, **change)
-    else:
-        after = change(before)
+    after = replace(before, **change) if isinstance(change, Mapping) else change(before)
     checked_session(after, "change")
     for name in _KEPT:
         if getattr(after, name) != getattr(before, name):

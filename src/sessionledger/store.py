@@ -229,15 +229,14 @@ class Store:
         runs = (run,) if isinstance(run, Run) else tuple(run)
         if expected_version is not None:
             check_count(expected_version, "expected_version")
-        with self._context.writing():
-            receipts = await self._run_writes.append(
-                runs,
-                expected_version=expected_version,
-                state=state,
-                switch=switch,
-                revise=revise,
-                operation_id=operation_id,
-            )
+        self._check_operation(operation_id)
+        if state is None and switch is None and not revise:
+            receipts = await self._run_writes.append(runs, expected_version, operation_id)
+        else:
+            with self._context.writing():
+                receipts = await self._run_writes.append_reading(
+                    runs, expected_version, state=state, switch=switch, revise=revise, operation_id=operation_id
+                )
         return receipts[0] if one else receipts
 
     async def update_run(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 import msgspec
 
@@ -28,7 +28,8 @@ MAX_ID_BYTES: Final = 256
 T = TypeVar("T")
 
 _ID = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,256}").fullmatch
-_BIG = 10**MAX_DIGITS
+_BIG: Final = 10**MAX_DIGITS
+_SMALL: Final = -(10 ** (MAX_DIGITS - 1))  #: the decoder counts the sign as a digit
 
 _decode_run = msgspec.json.Decoder(Run).decode
 _decode_session = msgspec.json.Decoder(Session).decode
@@ -132,7 +133,7 @@ _ITEMS: Final = {"messages": Message, "tool_calls": ToolCall}
 
 def _explain_field(value: Any, path: str, kind: Any) -> None:
     items = _ITEMS.get(path.rpartition(".")[2])
-    if isinstance(value, _NESTED):
+    if isinstance(value, _NESTED) and type(value) in get_args(kind):
         _explain(value, path)
     elif items is not None and type(value) is tuple:
         for index, item in enumerate(value):
@@ -197,7 +198,7 @@ def _leaf(item: Any, path: str) -> None:
     elif isinstance(item, bool) or item is None:
         return
     elif isinstance(item, int):
-        if not -_BIG < item < _BIG:
+        if not _SMALL < item < _BIG:
             raise InvalidRecordError(f"{path} is an integer of over {MAX_DIGITS} digits: store it as text", path=path)
     elif isinstance(item, float):
         if not math.isfinite(item):

@@ -190,7 +190,14 @@ class MemoryDriver:
             rows = [row for run_id in ids for row in log.runs[run_id]]
         if query.reverse:
             rows.reverse()
-        return RunPage(log.head, rows[: query.limit], len(rows) > query.limit)
+        page: list[RunRow] = []
+        size = 0
+        for row in rows:
+            if len(page) == query.limit or size >= query.max_bytes:
+                return RunPage(log.head, page, True)
+            page.append(row if query.bodies else replace(row, body="", parts={}))
+            size += len(page[-1].body) + sum(map(len, page[-1].parts.values()))
+        return RunPage(log.head, page, False)
 
     async def find_runs(self, search: RunSearch) -> FoundRuns:
         await self._turn()

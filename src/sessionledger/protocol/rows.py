@@ -160,12 +160,19 @@ class RunRow(Row):
 
 
 class MessageRow(Row):
-    """One message. The body has it all but its place, message_id and created_at; role to tool_calls are copies for whoever
-    queries the storage, and need not come back."""
+    """One message. The body has it all but its place, message_id and created_at.
+
+    role to tool_calls are copies for whoever queries the storage. They are there for drivers that ask for them
+    (`DriverInfo.message_copies`), and need not come back.
+    """
 
     message_id: str | None  #: None where it derives from the run's id
     created_at: int
     body: Body
+    index: int  #: in its run's revision, from 0
+    position: int = 0  #: these three are given by the driver at the commit
+    run_seq: int = 0
+    revision: int = 1
     role: str | None = None
     kind: str | None = None  #: None stands for "message"
     name: str | None = None
@@ -174,11 +181,7 @@ class MessageRow(Row):
     input_tokens: int | None = None
     output_tokens: int | None = None
     error: str | None = None
-    tool_calls: Sequence[tuple[str, str]] = ()  #: id and name of each call, for queries
-    index: int = 0  #: in its run's revision, from 0; must come back
-    position: int = 0  #: these three are given by the driver at the commit
-    run_seq: int = 0
-    revision: int = 1
+    tool_calls: Sequence[tuple[str, str]] = ()  #: id and name of each call
 
 
 class SwitchRow(Row):

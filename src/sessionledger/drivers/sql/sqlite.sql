@@ -35,6 +35,15 @@ SELECT kind, agent_id, current_agent, name, parent_session_id, updated_at, body 
 -- state
 SELECT state FROM session_states WHERE session_key = ?
 
+-- head_and_run
+-- The head, and the revision of a run that a lone append names.
+SELECT s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
+  s.last_activity_at, s.deleted_at, s.erased, s.has_hidden, s.has_summary, s.forks, s.forked_from, s.forked_incarnation, s.forked_at,
+  s.forked_run_seq, s.forked_version, s.counters,
+  r.seq, r.revision, r.patch, r.digest, r.first_position, r.last_position, r.version
+FROM sessions s LEFT JOIN runs r ON r.run_id = ?3 AND r.session_key = s.session_key AND r.revision = ?4
+WHERE s.namespace = ?1 AND s.session_id = ?2
+
 -- operation
 SELECT digest, receipts FROM operations WHERE session_key = ? AND operation_id = ?
 
@@ -68,10 +77,8 @@ UPDATE segments SET last_position = ? WHERE session_key = ? AND seq = ? AND revi
 INSERT INTO segments VALUES (?, ?, ?, ?, ?)
 
 -- insert_message
-INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-
--- insert_tool_call
-INSERT INTO tool_calls VALUES (?, ?, ?, ?, ?)
+INSERT INTO message_rows (session_key, position, run_seq, revision, run_index, message_id, created_at, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 
 -- insert_switch
 INSERT INTO agent_switches VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -95,20 +102,28 @@ SELECT session_key FROM erasures LIMIT 1
 DELETE FROM erasures WHERE session_key = ?
 
 -- messages
-SELECT message_id, created_at, body, run_index, position, run_seq, revision FROM messages
+SELECT message_id, created_at, body, run_index, position, run_seq, revision FROM message_rows
 WHERE session_key = ? AND position BETWEEN ? AND ? ORDER BY position LIMIT ?
 
 -- messages_reverse
-SELECT message_id, created_at, body, run_index, position, run_seq, revision FROM messages
+SELECT message_id, created_at, body, run_index, position, run_seq, revision FROM message_rows
 WHERE session_key = ? AND position BETWEEN ? AND ? ORDER BY position DESC LIMIT ?
 
--- messages_of_id
-SELECT message_id, created_at, body, run_index, position, run_seq, revision FROM messages
-WHERE session_key = ? AND position BETWEEN ? AND ? AND message_id = ? ORDER BY position LIMIT ?
+-- positions_of_id
+-- Of the whole blocks.
+SELECT position FROM message_ids WHERE session_key = ? AND message_id = ? AND position BETWEEN ? AND ?
 
--- messages_of_id_reverse
-SELECT message_id, created_at, body, run_index, position, run_seq, revision FROM messages
-WHERE session_key = ? AND position BETWEEN ? AND ? AND message_id = ? ORDER BY position DESC LIMIT ?
+-- positions_of_id_behind
+-- Of the unfinished block.
+SELECT position FROM message_rows WHERE session_key = ? AND position BETWEEN ? AND ? AND message_id = ?
+
+-- index_ids
+-- Of a block that is whole now, in the order of the index.
+INSERT INTO message_ids SELECT session_key, message_id, position FROM message_rows
+WHERE session_key = ? AND position BETWEEN ? AND ? AND message_id IS NOT NULL ORDER BY message_id
+
+-- insert_participant
+INSERT OR IGNORE INTO participants VALUES (?, ?, ?)
 
 -- run_ids
 SELECT seq, run_id FROM runs WHERE session_key = ? AND seq BETWEEN ? AND ? AND revision = 1

@@ -72,9 +72,17 @@ CREATE TABLE IF NOT EXISTS runs (
   PRIMARY KEY (session_key, seq, revision)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS runs_by_id ON runs (run_id, session_key, revision);
-CREATE INDEX IF NOT EXISTS runs_by_agent ON runs (agent_id, session_key, seq) WHERE agent_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS runs_by_parent ON runs (parent_run_id, session_key, seq) WHERE parent_run_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS runs_open ON runs (status, session_key, seq) WHERE status IN ('pending', 'running', 'paused');
+
+-- Which agents and users have runs in which sessions: finds the sessions in which to look for their runs.
+CREATE TABLE IF NOT EXISTS participants (
+  role TEXT NOT NULL, -- 'agent' or 'user'
+  id TEXT NOT NULL,
+  session_key INTEGER NOT NULL,
+  PRIMARY KEY (role, id, session_key)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS participants_by_session ON participants (session_key);
 
 -- Fields that patches replaced, and under the name '' the body of a run that was stored open.
 CREATE TABLE IF NOT EXISTS run_parts (
@@ -96,8 +104,9 @@ CREATE TABLE IF NOT EXISTS segments (
   PRIMARY KEY (session_key, seq, revision, first_position)
 ) WITHOUT ROWID;
 
--- The body has the message but its place, message_id and created_at; role to error are copies of it. kind is NULL for "message".
-CREATE TABLE IF NOT EXISTS messages (
+-- The body has the message but its place, message_id and created_at. Read it through the view `messages`, which takes it apart:
+-- columns of their own would make an append dearer by a third.
+CREATE TABLE IF NOT EXISTS message_rows (
   session_key INTEGER NOT NULL,
   position INTEGER NOT NULL,
   run_seq INTEGER NOT NULL,
@@ -105,26 +114,17 @@ CREATE TABLE IF NOT EXISTS messages (
   run_index INTEGER NOT NULL,
   message_id TEXT,
   created_at INTEGER NOT NULL,
-  role TEXT,
-  kind TEXT,
-  name TEXT,
-  tool_call_id TEXT,
-  model TEXT,
-  input_tokens INTEGER,
-  output_tokens INTEGER,
-  error TEXT,
   body TEXT NOT NULL,
   PRIMARY KEY (session_key, position)
 );
-CREATE INDEX IF NOT EXISTS messages_by_id ON messages (session_key, message_id) WHERE message_id IS NOT NULL;
 
-CREATE TABLE IF NOT EXISTS tool_calls (
+-- Ids that messages were given, of whole blocks of 1,024 positions: ids are random, and an entry at a time would dirty a page for
+-- each message. Those of the last, unfinished block are found by reading it.
+CREATE TABLE IF NOT EXISTS message_ids (
   session_key INTEGER NOT NULL,
+  message_id TEXT NOT NULL,
   position INTEGER NOT NULL,
-  ordinal INTEGER NOT NULL,
-  tool_call_id TEXT NOT NULL,
-  name TEXT NOT NULL,
-  PRIMARY KEY (session_key, position, ordinal)
+  PRIMARY KEY (session_key, message_id, position)
 ) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS agent_switches (
@@ -167,15 +167,32 @@ CREATE TABLE IF NOT EXISTS operations (
 -- Sessions whose rows are still being erased.
 CREATE TABLE IF NOT EXISTS erasures (session_key INTEGER PRIMARY KEY);
 
-CREATE VIEW IF NOT EXISTS message_log AS
-SELECT s.namespace, s.session_id, m.position, m.run_seq, r.run_id, m.revision, m.role, coalesce(m.kind, 'message') AS kind, m.name,
-  json_extract(m.body, '$.content') AS content, m.input_tokens, m.output_tokens, m.error,
-  strftime('%Y-%m-%dT%H:%M:%fZ', m.created_at / 1e6, 'unixepoch') AS created_at
-FROM messages m JOIN sessions s USING (session_key)
+-- What people query. A message is hidden when a row of `hidden` says so, or a later revision of its run has taken its place.
+CREATE VIEW IF NOT EXISTS messages AS
+SELECT m.session_key, s.namespace, s.session_id, m.position, m.run_seq, r.run_id, m.revision, m.run_index,
+  coalesce(m.message_id, r.run_id || '#' || iif(m.revision = 1, '', m.revision || '.') || m.run_index) AS message_id,
+  json_extract(m.body, '$.role') AS role,
+  coalesce(json_extract(m.body, '$.kind'), 'message') AS kind,
+  json_extract(m.body, '$.name') AS name,
+  json_extract(m.body, '$.content') AS content,
+  json_extract(m.body, '$.tool_call_id') AS tool_call_id,
+  json_extract(m.body, '$.model') AS model,
+  json_extract(m.body, '$.usage.input_tokens') AS input_tokens,
+  json_extract(m.body, '$.usage.output_tokens') AS output_tokens,
+  json_extract(m.body, '$.error') AS error,
+  m.created_at, strftime('%Y-%m-%dT%H:%M:%fZ', m.created_at / 1e6, 'unixepoch') AS created,
+  m.body
+FROM message_rows m JOIN sessions s USING (session_key)
 JOIN runs r ON r.session_key = m.session_key AND r.seq = m.run_seq AND r.revision = m.revision;
 
+-- A row a tool call of a message; ordinal from 0.
+CREATE VIEW IF NOT EXISTS tool_calls AS
+SELECT m.session_key, m.position, c.key AS ordinal, json_extract(c.value, '$.tool_call_id') AS tool_call_id,
+  json_extract(c.value, '$.name') AS name
+FROM message_rows m, json_each(m.body, '$.tool_calls') c;
+
 CREATE VIEW IF NOT EXISTS run_log AS
-SELECT s.namespace, s.session_id, r.seq, r.revision, r.run_id, r.status, r.user_id, r.agent_id, r.model, r.input_tokens, r.output_tokens,
-  strftime('%Y-%m-%dT%H:%M:%fZ', r.created_at / 1e6, 'unixepoch') AS created_at,
-  strftime('%Y-%m-%dT%H:%M:%fZ', r.finished_at / 1e6, 'unixepoch') AS finished_at
+SELECT s.namespace, s.session_id, r.seq, r.revision, r.run_id, r.status, r.user_id, r.agent_id, r.model, r.input_tokens,
+  r.output_tokens, strftime('%Y-%m-%dT%H:%M:%fZ', r.created_at / 1e6, 'unixepoch') AS created,
+  strftime('%Y-%m-%dT%H:%M:%fZ', r.finished_at / 1e6, 'unixepoch') AS finished
 FROM runs r JOIN sessions s USING (session_key);

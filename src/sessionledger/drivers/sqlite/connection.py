@@ -48,8 +48,10 @@ class _Connection(sqlite3.Connection):
 
 
 async def run(connection: aiosqlite.Connection, command: Command, *arguments: Any) -> Any:
-    with mapped():
+    try:
         result = await connection.execute_fetchall(command, arguments)
+    except (sqlite3.Error, ValueError) as error:
+        raise error_of(error) from error
     return cast(list[Any], result)[0]
 
 
@@ -71,14 +73,14 @@ def mapped() -> Iterator[None]:
     """SQLite's errors as ours."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, ValueError) as error:
         raise error_of(error) from error
-    except ValueError as error:
+
+
+def error_of(error: Exception) -> Exception:
+    if isinstance(error, ValueError):
         # aiosqlite's word for a connection that was closed
-        raise DriverError("the SQLite connection is closed: open the store again", driver="sqlite") from error
-
-
-def error_of(error: sqlite3.Error) -> Exception:
+        return DriverError("the SQLite connection is closed: open the store again", driver="sqlite")
     code = getattr(error, "sqlite_errorcode", None)
     primary = code & 0xFF if code is not None else None
     if primary in _BUSY:

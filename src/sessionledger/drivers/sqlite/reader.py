@@ -50,6 +50,11 @@ _RUN = (
 )
 _OPEN = ("pending", "running", "paused")
 
+#: Positions of a block whose given ids are indexed together, once it is whole.
+ID_BLOCK = 1024
+
+_BATCH_BYTES = 256 * 1024  #: that are fetched ahead of the bound of a page, about
+
 _decode_counters = msgspec.json.Decoder(dict[str, int]).decode
 _decode_place = msgspec.json.Decoder(tuple[int, int]).decode
 
@@ -128,31 +133,55 @@ def messages(db: sqlite3.Connection, query: MessageQuery) -> MessagePage:
         head = head_of(row, query.key)
         if head.erased:
             return MessagePage(head, (), {}, False)
-        rows, more = _messages(db, row[0], query)
+        rows, more = _messages(db, row[0], query, head)
         return MessagePage(head, rows, _run_ids(db, row[0], rows), more)
     finally:
         db.execute("COMMIT")
 
 
-def _messages(db: sqlite3.Connection, key: int, query: MessageQuery) -> tuple[list[MessageRow], bool]:
-    name = "messages" if query.message_id is None else "messages_of_id"
-    sql = SQL[f"{name}_reverse" if query.reverse else name]
-    extra = () if query.message_id is None else (query.message_id,)
+def _messages(db: sqlite3.Connection, key: int, query: MessageQuery, head: Head) -> tuple[list[MessageRow], bool]:
+    sql = SQL["messages_reverse" if query.reverse else "messages"]
+    ranges = query.ranges if query.message_id is None else _positions_of_id(db, key, query, head)
     rows: list[MessageRow] = []
     limit, max_bytes, size = query.limit, query.max_bytes, 0
+    for first, last in ranges:
+        if len(rows) > limit or size >= max_bytes:
+            break
+        cursor = db.execute(sql, (key, first, last, limit - len(rows) + 1))
+        while batch := cursor.fetchmany(_batch(size, len(rows))):
+            rows += [MessageRow(*row) for row in batch]
+            size += sum([len(row[2]) for row in batch])
+            if len(rows) > limit or size >= max_bytes:
+                break
+    return _cut(rows, limit, max_bytes) if len(rows) > limit or size >= max_bytes else (rows, False)
+
+
+def _batch(size: int, count: int) -> int:
+    """How many rows to fetch at once: few while it is not known whether they are large."""
+    return 8 if not count else max(1, min(512, _BATCH_BYTES * count // (size + 1)))
+
+
+def _cut(rows: list[MessageRow], limit: int, max_bytes: int) -> tuple[list[MessageRow], bool]:
+    """The rows of a page, and whether some are left."""
+    size = 0
+    for count, row in enumerate(rows[:limit], 1):
+        size += len(row.body)
+        if size >= max_bytes:
+            # one that reaches the bound with its very last row ends there: an empty page follows
+            return rows[:count], True
+    return rows[:limit], len(rows) > limit
+
+
+def _positions_of_id(db: sqlite3.Connection, key: int, query: MessageQuery, head: Head) -> list[tuple[int, int]]:
+    """Of the messages that were given an id, in the query's order."""
+    found: list[tuple[int, int]] = []
+    indexed = head.message_count // ID_BLOCK * ID_BLOCK
     for first, last in query.ranges:
-        for message_id, created_at, body, index, position, seq, revision in db.execute(
-            sql, (key, first, last, *extra, limit - len(rows) + 1)
-        ):
-            if len(rows) == limit or size >= max_bytes:
-                return rows, True
-            size += len(body)
-            rows.append(
-                MessageRow(
-                    message_id, created_at, body, index=index, position=position, run_seq=seq, revision=revision
-                )
-            )
-    return rows, False
+        rows = db.execute(SQL["positions_of_id"], (key, query.message_id, first, last)).fetchall()
+        behind = (key, max(first, indexed + 1), last, query.message_id)
+        rows += db.execute(SQL["positions_of_id_behind"], behind).fetchall()
+        found += [(position, position) for (position,) in sorted(rows, reverse=query.reverse)]
+    return found
 
 
 def _run_ids(db: sqlite3.Connection, key: int, rows: Sequence[MessageRow]) -> dict[int, str]:
@@ -226,7 +255,9 @@ def find_runs(db: sqlite3.Connection, search: RunSearch) -> FoundRuns:
         ("s.user_id = ?", search.owner),
         ("r.run_id = ?", search.run_id),
         ("r.agent_id = ?", search.agent_id),
+        ("r.session_key IN (SELECT session_key FROM participants WHERE role = 'agent' AND id = ?)", search.agent_id),
         ("r.user_id = ?", search.user_id),
+        ("r.session_key IN (SELECT session_key FROM participants WHERE role = 'user' AND id = ?)", search.user_id),
         ("r.parent_run_id = ?", search.parent_run_id),
         ("r.updated_at < ?", search.updated_before),
     )

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from sessionledger.drivers.sqlite.connection import error_of
-from sessionledger.drivers.sqlite.reader import Head, head_of, load_head
+from sessionledger.drivers.sqlite.reader import ID_BLOCK, head_of, load_head
 from sessionledger.drivers.statements import load_statements
 from sessionledger.errors import DriverError
 from sessionledger.protocol.decide import (
@@ -25,6 +25,7 @@ from sessionledger.protocol.rows import (
     Change,
     Commit,
     Committed,
+    Head,
     MessageRow,
     Outcome,
     PatchRun,
@@ -43,15 +44,17 @@ __all__ = ["commit_group", "erase"]
 
 SQL = load_statements("sql/sqlite.sql")
 
+_COUNTERS = 19  #: the column of a head's counters
 _OPEN = frozenset({"pending", "running", "paused"})
 _decode_counters = msgspec.json.Decoder(dict[str, int]).decode
 _decode_receipts = msgspec.json.Decoder(tuple[RunReceipt, ...]).decode
 _encode = msgspec.json.Encoder().encode
 
-#: The tables of a session's content, for its erasure. `messages` alone has rowids.
+#: The tables of a session's content, for its erasure. `message_rows` alone has rowids.
 _CONTENT = (
-    ("messages", "position"),
-    ("tool_calls", "position, ordinal"),
+    ("message_rows", "position"),
+    ("message_ids", "message_id, position"),
+    ("participants", "role, id"),
     ("runs", "seq, revision"),
     ("run_parts", "seq, revision, name"),
     ("segments", "seq, revision, first_position"),
@@ -94,13 +97,12 @@ def _too_big(error: BaseException) -> bool:
 
 
 def _commit(db: sqlite3.Connection, commit: Commit) -> Outcome:
-    row = load_head(db, commit.key)
+    row, known = _look(db, commit)
     session_key = row[0] if row is not None else None
-    head = head_of(row, commit.key) if row is not None else None
-    decision = decide(commit, _known(db, commit, session_key, head))
+    decision = decide(commit, known)
     if decision.head is None:
         return decision.outcome
-    counters = _decode_counters(row[-1]) if row is not None else {}
+    counters = _decode_counters(row[_COUNTERS]) if row is not None else {}
     session_key = _put_head(db, commit, decision, session_key, counters)
     for change, receipt in decision.writes:
         _put_change(db, session_key, commit, change, receipt, decision.head.version)
@@ -110,8 +112,27 @@ def _commit(db: sqlite3.Connection, commit: Commit) -> Outcome:
     return decision.outcome
 
 
-def _known(db: sqlite3.Connection, commit: Commit, key: int | None, head: Head | None) -> Known:
-    if key is None or head is None or head.erased:
+def _look(db: sqlite3.Connection, commit: Commit) -> tuple[tuple[Any, ...] | None, Known]:
+    """The session's row and what the decision needs; one statement for a lone append."""
+    change = commit.changes[0] if len(commit.changes) == 1 else None
+    if type(change) is PutRun and change.revision == 1:
+        row = db.execute(SQL["head_and_run"], (*_names(commit), change.run_id, 1)).fetchone()
+        if row is None:
+            return None, Known(None)
+        head = head_of(row, commit.key)
+        there = row[_COUNTERS + 1] is not None and not head.erased
+        named = {(change.run_id, 1): StoredRun(*row[_COUNTERS + 1 :])} if there else {}
+        return row, Known(head, named=named)
+    row = load_head(db, commit.key)
+    return row, Known(None) if row is None else _known(db, commit, row[0], head_of(row, commit.key))
+
+
+def _names(commit: Commit) -> tuple[str, str]:
+    return commit.key.namespace, commit.key.session_id
+
+
+def _known(db: sqlite3.Connection, commit: Commit, key: int, head: Head) -> Known:
+    if head.erased:
         return Known(head)
     named: dict[tuple[str, int], StoredRun] = {}
     newest: dict[str, StoredRun] = {}
@@ -277,7 +298,15 @@ def _put_run(db: sqlite3.Connection, key: int, put: PutRun, receipt: RunReceipt)
     )
     if open_run:
         db.execute(SQL["put_part"], (key, seq, put.revision, "", put.body))
+    _put_participants(db, key, put)
     _put_messages(db, key, put.messages, receipt)
+
+
+def _put_participants(db: sqlite3.Connection, key: int, put: PutRun) -> None:
+    """A run's agent and user; the session's first run, or another's, tells them once."""
+    for role, participant in (("agent", put.agent_id), ("user", put.user_id)):
+        if participant is not None:
+            db.execute(SQL["insert_participant"], (role, participant, key))
 
 
 def _patch_run(db: sqlite3.Connection, key: int, patch: PatchRun, receipt: RunReceipt) -> None:
@@ -298,34 +327,12 @@ def _put_messages(db: sqlite3.Connection, key: int, rows: Sequence[MessageRow], 
     db.executemany(
         SQL["insert_message"],
         [
-            (
-                key,
-                position,
-                seq,
-                revision,
-                row.index,
-                row.message_id,
-                row.created_at,
-                row.role,
-                row.kind,
-                row.name,
-                row.tool_call_id,
-                row.model,
-                row.input_tokens,
-                row.output_tokens,
-                row.error,
-                row.body,
-            )
+            (key, position, seq, revision, row.index, row.message_id, row.created_at, row.body)
             for position, row in enumerate(rows, first)
         ],
     )
-    calls = [
-        (key, position, ordinal, *call)
-        for position, row in enumerate(rows, first)
-        for ordinal, call in enumerate(row.tool_calls)
-    ]
-    if calls:
-        db.executemany(SQL["insert_tool_call"], calls)
+    for end in range((first - 1) // ID_BLOCK + 1, receipt.last_position // ID_BLOCK + 1):
+        db.execute(SQL["index_ids"], (key, (end - 1) * ID_BLOCK + 1, end * ID_BLOCK))
 
 
 def erase(db: sqlite3.Connection, limit: int) -> bool:
