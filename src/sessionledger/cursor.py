@@ -18,6 +18,11 @@ T_co = TypeVar("T_co", covariant=True)
 class Walk(Protocol[T_co]):
     """One pass over something stored."""
 
+    @property
+    def done(self) -> bool:
+        """Whether it is known that there is no more."""
+        ...
+
     async def fetch(self, want: int) -> Sequence[T_co]:
         """The next items: at least one, about `want`, at most a page. None: the end. Each call is bounded by one deadline."""
         ...
@@ -37,7 +42,6 @@ class PagedCursor(Generic[T]):
         self._page_size = page_size or context.limits.rows
         self._buffer: Sequence[T] = ()
         self._next = 0
-        self._ended = False
         self._last: T | None = None
 
     def __aiter__(self) -> PagedCursor[T]:
@@ -93,13 +97,13 @@ class PagedCursor(Generic[T]):
         return items
 
     async def _fill(self, want: int) -> bool:
-        """Fetch the next items, once the buffer is used up."""
-        if self._ended:
-            return False
+        """Fetch the next items, once the buffer is used up; False at the end."""
         if self._walk is None:
             self._walk = self._make_walk()
+        if self._walk.done:
+            self._context.check()
+            return False
         with self._context.reading():
             self._buffer = await self._walk.fetch(min(want, self._context.limits.rows))
         self._next = 0
-        self._ended = not self._buffer
-        return not self._ended
+        return bool(self._buffer)

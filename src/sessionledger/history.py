@@ -31,6 +31,10 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     for_run: str | None = None
     nested: bool = False
 
+    @property
+    def every_role(self) -> bool:
+        return self.roles is None and not self.skip_roles
+
     def wants(self, message: Message) -> bool:
         return message.role not in self.skip_roles and (self.roles is None or message.role in self.roles)
 
@@ -51,24 +55,24 @@ class HistoryWalk:
         self._messages: MessageReader | None = None
         self._pairing = Pairing()
         self._skip = 0
-        self._done = (window.last_runs == 0 and window.for_run is None) or window.last_messages == 0
+        self.done = (window.last_runs == 0 and window.for_run is None) or window.last_messages == 0
 
     def token(self, item: Message) -> str:
         return encode_token("history", self._session_id, item.position)
 
     async def fetch(self, want: int) -> Sequence[Message]:
-        if self._done:
+        if self.done:
             return ()
         if self._view is None:
             view = await retried(lambda: begin(self._context, self._scope, self._session_id))
             if view is None:
-                self._done = True
+                self.done = True
                 return ()
             start = await retried(lambda: self._start(view))
             self._skip = start.skip
             self._runs = RunReader(self._context, view, first=start.seq, last=self._end(view), bodies=False)
             self._view = view
-        while not self._done:
+        while not self.done:
             found = await self._next(want)
             if found:
                 return found
@@ -84,7 +88,7 @@ class HistoryWalk:
             runs = self._runs
             batch = await retried(lambda: runs.read(self._context.limits.rows))
             if not batch:
-                self._done = True
+                self.done = True
                 return self._pairing.rest()
             selected = [placed for placed in batch if self._selects(placed)]
             self._messages = self._reader(self._view, selected)
@@ -92,8 +96,11 @@ class HistoryWalk:
         messages = await retried(lambda: reader.read(want))
         if not messages:
             self._messages = None
-        skipped, self._skip = messages[self._skip :], max(0, self._skip - len(messages))
-        return self._pairing.feed(message for message in skipped if self._window.wants(message))
+        if self._skip:
+            messages, self._skip = messages[self._skip :], max(0, self._skip - len(messages))
+        if not self._window.every_role:
+            messages = [message for message in messages if self._window.wants(message)]
+        return self._pairing.feed(messages)
 
     def _reader(self, view: View, runs: Sequence[PlacedRun]) -> MessageReader:
         return MessageReader(self._context, view, [piece for placed in runs for piece in pieces_of_run(view, placed)])
@@ -154,8 +161,7 @@ class HistoryWalk:
 
     async def _count(self, view: View, placed: PlacedRun, skip: int) -> int:
         """How many messages of a run the window wants, from an index on."""
-        exact = self._window.roles is None and not self._window.skip_roles
-        if exact and not any(layer.has_hidden for layer in view.layers):
+        if self._window.every_role and not any(layer.has_hidden for layer in view.layers):
             segments = view.layers[placed.layer].segments(placed.row)
             return sum(last - first + 1 for first, last in segments) - skip
         wanted = [w async for w in self._wanted(view, placed)]
@@ -192,18 +198,17 @@ class Pairing:
     def feed(self, messages: Iterable[Message]) -> list[Message]:
         out: list[Message] = []
         for message in messages:
-            if message.tool_call_id is not None and not message.tool_calls:
-                self._answer(message, out)
-            elif message.tool_calls:
+            if message.tool_calls:
                 self._held.append(message)
-                self._open.update(call.tool_call_id for call in message.tool_calls)
+                self._open.update([call.tool_call_id for call in message.tool_calls])
+            elif message.tool_call_id is not None:
+                self._answer(message, out)
             elif not self._open:
                 out.append(message)
+            elif message.role == "user":
+                out += self.rest()
+                out.append(message)
             else:
-                if message.role == "user":
-                    out += self.rest()
-                    out.append(message)
-                    continue
                 self._held.append(message)
             if len(self._held) > _MAX_HELD:
                 out += self.rest()

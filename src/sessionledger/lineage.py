@@ -51,8 +51,9 @@ class Layer(msgspec.Struct, frozen=True):
         return max(found, key=lambda row: row.revision, default=None)
 
     def knows(self, row: RunRow) -> bool:
-        reach = min(row.first_position, row.last_position)
-        return row.version <= self.version and reach <= self.last_position and row.seq <= self.last_seq
+        if row.version > self.version or row.seq > self.last_seq:
+            return False
+        return row.first_position <= self.last_position or row.last_position <= self.last_position
 
     def segments(self, row: RunRow) -> list[tuple[int, int]]:
         """The positions of a run's messages, as far as the view goes; neighbours are joined."""

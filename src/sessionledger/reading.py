@@ -81,6 +81,10 @@ class MessageReader:
         self._pieces = deque(_joined(pieces, reverse))
         self._reverse, self._include_hidden = reverse, include_hidden
 
+    @property
+    def done(self) -> bool:
+        return not self._pieces
+
     async def read(self, want: int) -> list[Message]:
         """At least one message; none at the end."""
         while self._pieces:
@@ -175,20 +179,26 @@ class RunReader:
             )
             page = await self._context.driver.runs(query)
             watch(self._view, index, page.head)
-            # without hidden rows there are no revisions but the first
-            if layer.has_hidden:
-                groups = [list(group) for _, group in groupby(page.rows, key=lambda row: row.seq)]
-            else:
-                groups = [[row] for row in page.rows]
-            if page.more and layer.has_hidden and not self._decided(index, groups[-1]):
+            if not layer.has_hidden:
+                # no run was ever revised
+                return self._go_on(page.rows, page.more, [PlacedRun(index, row) for row in page.rows if layer.knows(row)])
+            groups = [list(group) for _, group in groupby(page.rows, key=lambda row: row.seq)]
+            if page.more and not self._decided(index, groups[-1]):
                 # the page may have ended between two revisions of its last run
                 if len(groups) == 1 and limit < _MAX_REVISIONS:
                     limit *= 4
                     continue
                 groups.pop()
             break
-        end = groups[-1][0].seq if page.more else (first if self._reverse else last)
-        found = await self._visible(index, groups)
+        return self._go_on(groups[-1] if groups else (), page.more, await self._visible(index, groups))
+
+    def _go_on(self, rows: Sequence[RunRow], more: bool, found: list[PlacedRun]) -> list[PlacedRun]:
+        """Move behind the last of these rows or, when there were no more, behind the layer."""
+        if more:
+            end = rows[-1].seq
+        else:
+            layer = self._view.layers[self._view.of_seq(self._last if self._reverse else self._first)]
+            end = layer.first_seq if self._reverse else layer.last_seq
         if self._reverse:
             self._last = end - 1
         else:

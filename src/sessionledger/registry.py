@@ -82,7 +82,13 @@ def parse_url(url: str) -> StoreURL:
         raise DriverNotFoundError(
             "the store's URL has no scheme: give one like sqlite:///agents.db or memory://", scheme=""
         )
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise DriverNotFoundError(
+            f"the store's URL of scheme {scheme!r} is malformed: write brackets and '@' in a password as %5B, %5D and %40",
+            scheme=scheme,
+        ) from error
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     return StoreURL(
         scheme=scheme.lower(), text=url, path=unquote(parts.path), authority=parts.netloc, query=query
@@ -109,12 +115,19 @@ def _load(entry: EntryPoint) -> DriverFactory:
     except MissingDependencyError:
         raise
     except ImportError as error:
-        extra = entry.extras[0] if entry.extras else entry.name.partition("+")[0]
         package = entry.dist.name if entry.dist is not None else "sessionledger"
+        offered = (entry.dist.metadata.get_all("Provides-Extra") if entry.dist is not None else None) or []
+        extra = next((name for name in (*entry.extras, _base_scheme(entry.name)) if name in offered), "")
+        what = f"{package}[{extra}]" if extra else package
         raise MissingDependencyError(
-            f'the {entry.name!r} driver lacks a package ({error}): python -m pip install "{package}[{extra}]"', extra=extra
+            f'the {entry.name!r} driver lacks a package ({error}): python -m pip install "{what}"', extra=extra
         ) from error
     return factory
+
+
+def _base_scheme(scheme: str) -> str:
+    """`postgresql+asyncpg` is `postgresql`."""
+    return scheme.partition("+")[0]
 
 
 def _info(factory: DriverFactory, scheme: str) -> DriverInfo:
@@ -136,5 +149,5 @@ def _typed_query(query: Mapping[str, str]) -> dict[str, Any]:
         try:
             typed[name] = _STORE_OPTIONS[name](value) if name in _STORE_OPTIONS else value
         except ValueError as error:
-            raise InvalidRecordError(f"{name} is {value!r} in the store's URL: give a number", path=name) from error
+            raise InvalidRecordError(f"{name} in the store's URL is no number: give seconds", path=name) from error
     return typed

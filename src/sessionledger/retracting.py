@@ -27,7 +27,7 @@ async def retract(
 ) -> str:
     which = check_one_of(given, tuple(given))
     value = given[which]
-    if isinstance(value, str):
+    if which in ("run_id", "from_run_id"):
         check_id(value, which)
     else:
         check_count(value, which, least=1)

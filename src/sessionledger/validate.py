@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, TypeVar, get_args
@@ -26,6 +26,8 @@ MAX_DIGITS: Final = 4300  #: of an integer: Python's own limit
 MAX_ID_BYTES: Final = 256
 
 T = TypeVar("T")
+
+_CONTAINERS: Final = frozenset({dict, list, tuple, Message, ToolCall, Usage})
 
 _ID = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,256}").fullmatch
 _BIG: Final = 10**MAX_DIGITS
@@ -107,12 +109,36 @@ def _round_trip(record: T, decode: Callable[[bytes], Any], path: str) -> bytes:
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
         _explain(record, path)
         raise InvalidRecordError(f"{path} cannot be stored: {error}", path=path) from error
-    # each level has a bracket, so few brackets, wherever they stand, cannot nest deeply
-    if not same or text.count(b"{") + text.count(b"[") > MAX_DEPTH:
-        _explain(record, path)
     if not same:
+        _explain(record, path)
         raise InvalidRecordError(f"{path} would not come back as it is: use JSON values alone", path=path)
+    # each level has a bracket, so few brackets, wherever they stand, cannot nest deeply
+    if text.count(b"{") + text.count(b"[") > MAX_DEPTH and _depth(record) > MAX_DEPTH:
+        _explain(record, path)
     return text
+
+
+def _depth(record: Any) -> int:
+    """How deeply lists and dicts nest in any one field of a record, or in a JSON value."""
+    deepest = 0
+    stack = [(record, 0)]
+    while stack:
+        item, depth = stack.pop()
+        if isinstance(item, dict):
+            children: Iterable[Any] = item.values()
+        elif isinstance(item, list):
+            children = item
+        elif isinstance(item, msgspec.Struct):
+            # records don't count, their fields begin anew
+            stack += [(value, 0) for value in msgspec.structs.astuple(item) if type(value) in _CONTAINERS]
+            continue
+        else:
+            stack += [(value, 0) for value in item]
+            continue
+        depth += 1
+        deepest = max(deepest, depth)
+        stack += [(child, depth) for child in children if type(child) in _CONTAINERS]
+    return deepest
 
 
 # the walk that finds the place

@@ -65,13 +65,13 @@ class MessageWalk:
         self._roles = None if roles is None else frozenset(roles)
         self._run_id, self._reverse, self._include_retracted = run_id, reverse, include_retracted
         self._reader: MessageReader | None = None
-        self._done = self._first > self._end or self._left == 0
+        self.done = self._first > self._end or self._left == 0
 
     def token(self, item: Message) -> str:
         return encode_token("messages", _over(self._scope, self._session_id), item.position)
 
     async def fetch(self, want: int) -> Sequence[Message]:
-        if self._done:
+        if self.done:
             return ()
         if self._left is not None and self._roles is None:
             want = min(want, self._left)
@@ -82,8 +82,8 @@ class MessageWalk:
         if self._left is not None:
             messages = messages[: self._left]
             self._left -= len(messages)
-            self._done = self._left == 0
-        self._done = self._done or not messages
+            self.done = self.done or self._left == 0
+        self.done = self.done or not messages or (self._reader is not None and self._reader.done)
         return messages
 
     async def _begin(self, want: int) -> Sequence[Message]:
@@ -98,22 +98,27 @@ class MessageWalk:
         page = await self._context.driver.messages(query)
         head = readable(self._scope, page.head)
         if head is None:
-            self._done = True
+            self.done = True
             return ()
         view = await resolve(self._context, head)
         reader = self._read_view(view, first, last, reverse=backwards)
         at_hand = len(view.layers) == 1 and head.message_count >= first
         messages = await reader.take(0, 1, page) if at_hand else []
+        found = self._filtered(messages)
         if self._last is not None and not self._reverse:
-            return await self._turn_round(view, reader, messages)
+            if len(found) >= self._last or (at_hand and reader.done):
+                # what was read backwards is all that was asked for
+                self.done = True
+                return found[: self._last][::-1]
+            return await self._turn_round(view, reader, found)
         self._reader = reader
-        return self._filtered(messages) or await self._read(want)
+        return found or await self._read(want)
 
     async def _begin_run(self, want: int, run_id: str) -> Sequence[Message]:
         view = await begin(self._context, self._scope, self._session_id)
         pieces = [] if view is None else await self._pieces_of(view, run_id)
         if view is None or not pieces:
-            self._done = True
+            self.done = True
             return ()
         backwards = self._reverse or self._last is not None
         reader = self._make_reader(view, pieces[::-1] if backwards else pieces, reverse=backwards)
@@ -141,20 +146,20 @@ class MessageWalk:
             self._context, view, pieces, reverse=reverse, include_hidden=self._include_retracted
         )
 
-    async def _turn_round(self, view: View, reader: MessageReader, messages: list[Message]) -> Sequence[Message]:
+    async def _turn_round(self, view: View, reader: MessageReader, found: list[Message]) -> Sequence[Message]:
         """The last n, oldest first: go back until there are n; hand them out if they are few, else walk on from there."""
         assert self._last is not None
-        tail: deque[Message] = deque(self._filtered(messages), maxlen=self._context.limits.rows)
+        tail: deque[Message] = deque(found, maxlen=self._context.limits.rows)
         count = len(tail)
         while count < self._last:
             batch = await reader.read(min(self._last - count, self._context.limits.rows))
             if not batch:
                 break
-            found = self._filtered(batch)
-            count += len(found)
-            tail.extend(found)
+            wanted = self._filtered(batch)
+            count += len(wanted)
+            tail.extend(wanted)
         if not tail:
-            self._done = True
+            self.done = True
             return ()
         if count <= len(tail):
             self._left = min(self._last, count)
@@ -209,19 +214,19 @@ class RunWalk:
         self._reader: RunReader | None = None
         self._ready: deque[tuple[PlacedRun, Run]] = deque()
         self._left = last
-        self._done = last == 0
+        self.done = last == 0
         self._message_bytes = 0.0
 
     def token(self, item: Run) -> str:
         return encode_token("runs", _over(self._scope, self._session_id), item.seq)
 
     async def fetch(self, want: int) -> Sequence[Run]:
-        if self._done:
+        if self.done:
             return ()
         if self._reader is None:
             self._view = await retried(lambda: begin(self._context, self._scope, self._session_id))
             if self._view is None:
-                self._done = True
+                self.done = True
                 return ()
             await self._start(self._view)
         if self._left is not None:
@@ -233,7 +238,7 @@ class RunWalk:
             self._ready.popleft()
         if self._left is not None:
             self._left -= len(found)
-        self._done = not found or self._left == 0
+        self.done = not found or self._left == 0
         return [run for _, run in found]
 
     async def _start(self, view: View) -> None:
@@ -310,19 +315,19 @@ class SessionWalk:
 
     def __init__(self, context: Context, query: SessionQuery, over: str) -> None:
         self._context, self._query, self._over = context, query, over
-        self._begun = self._done = False
+        self._begun, self.done = False, False
 
     def token(self, item: Session) -> str:
         return encode_token("sessions", self._over, _place(item))
 
     async def fetch(self, want: int) -> Sequence[Session]:
-        if self._done:
+        if self.done:
             return ()
         if not self._begun and self._query.reverse:
             await self._fix_end()
         self._begun = True
         page = await self._page(replace(self._query, limit=want))
-        self._done = not page.more
+        self.done = not page.more
         sessions = [session_from_row(row) for row in page.rows]
         if sessions:
             self._query = replace(self._query, after=_place(sessions[-1]))
@@ -350,14 +355,14 @@ class RunSearchWalk:
     def __init__(self, context: Context, search: RunSearch, over: str) -> None:
         self._context, self._search, self._over = context, search, over
         self._places: dict[tuple[str, str], str] = {}
-        self._done = False
+        self.done = False
 
     def token(self, item: Run) -> str:
         assert item.run_id is not None
         return encode_token("run-search", self._over, self._places[item.session_id, item.run_id])
 
     async def fetch(self, want: int) -> Sequence[Run]:
-        if self._done:
+        if self.done:
             return ()
         search = replace(self._search, limit=want)
         found = await retried(lambda: self._context.driver.find_runs(search))
@@ -367,7 +372,7 @@ class RunSearchWalk:
             count = sum(last - first + 1 for first, last in ((row.first_position, row.last_position), *row.segments))
             runs.append(run_from_row(row, head.key.session_id, message_count=count))
             self._places[head.key.session_id, row.run_id] = place
-        self._done = not found.more
+        self.done = not found.more
         if found.rows:
             self._search = replace(self._search, after=found.rows[-1][2])
         return runs
@@ -378,7 +383,7 @@ class SwitchWalk:
         self._context, self._scope, self._session_id, self._last = context, scope, session_id, last
         self._from = 0
         self._until: int | None = None
-        self._done = last == 0
+        self.done = last == 0
         self._versions: dict[str, int] = {}
 
     def token(self, item: AgentSwitch) -> str:
@@ -386,7 +391,7 @@ class SwitchWalk:
         return encode_token("switches", _over(self._scope, self._session_id), item.switch_id)
 
     async def fetch(self, want: int) -> Sequence[AgentSwitch]:
-        if self._done:
+        if self.done:
             return ()
         key, rows = self._scope.key(self._session_id), self._last
         if rows is not None:
@@ -396,10 +401,10 @@ class SwitchWalk:
         page = await retried(lambda: self._context.driver.switches(query))
         head = readable(self._scope, page.head)
         if head is None:
-            self._done = True
+            self.done = True
             return ()
         self._until = head.version if self._until is None else self._until
-        self._done = rows is not None or not page.more
+        self.done = rows is not None or not page.more
         if page.rows:
             self._from = page.rows[-1].version + 1
         return [switch_from_row(row) for row in (reversed(page.rows) if rows is not None else page.rows)]

@@ -84,7 +84,9 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 INSERT INTO agent_switches VALUES (?, ?, ?, ?, ?, ?, ?)
 
 -- insert_hidden
-INSERT INTO hidden VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO hidden VALUES (
+  ?1, ?2, (SELECT count(*) FROM hidden WHERE session_key = ?1 AND hide_id = ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10
+)
 
 -- hide_exists
 SELECT 1 FROM hidden WHERE session_key = ? AND hide_id = ? AND revision IS NULL LIMIT 1

@@ -225,7 +225,8 @@ def _runs(db: sqlite3.Connection, key: int, query: RunQuery) -> tuple[list[RunRo
         if len(found) == query.limit or size >= query.max_bytes:
             return found, True
         run = _run_of(db, key, row, bodies=query.bodies)
-        size += len(run.body) + sum(map(len, run.parts.values()))
+        if query.bodies:
+            size += len(run.body) + sum(map(len, run.parts.values()))
         found.append(run)
     return found, False
 
@@ -233,6 +234,8 @@ def _runs(db: sqlite3.Connection, key: int, query: RunQuery) -> tuple[list[RunRo
 def _run_of(db: sqlite3.Connection, key: int, row: Sequence[Any], *, bodies: bool) -> RunRow:
     """Of a row of the run's columns and its body; what patches added is read where there is any."""
     patch, body = row[4], row[19]
+    if not patch and body is not None:
+        return RunRow(*row[:13], (), RunHeader(*row[13:18], row[18] != 0), body, {})
     parts: dict[str, Body] = {}
     segments: list[tuple[int, int]] = []
     if patch or body is None:

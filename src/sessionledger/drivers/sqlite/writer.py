@@ -263,9 +263,9 @@ def _put_change(
         db.execute(SQL["put_state"], (key, "{}"))
         db.execute(SQL["insert_erasure"], (key,))
         return
-    for ordinal, hidden in enumerate(hidden_rows(commit, change, receipt, version)):
+    for hidden in hidden_rows(commit, change, receipt, version):
         values = (*hidden.positions, *hidden.runs, hidden.revision, hidden.since, hidden.until, hidden.reach)
-        db.execute(SQL["insert_hidden"], (key, hidden.hide_id, ordinal, *values))
+        db.execute(SQL["insert_hidden"], (key, hidden.hide_id, *values))
 
 
 def _put_run(db: sqlite3.Connection, key: int, put: PutRun, receipt: RunReceipt) -> None:
