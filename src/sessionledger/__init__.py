@@ -2,6 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+import sessionledger.drivers  # noqa: F401 - first, or the package would replace the function `drivers` later
 from sessionledger.errors import *  # noqa: F403
 from sessionledger.errors import __all__ as _errors
 from sessionledger.protocol.store import CONTEXT_STATUSES, Cursor, RunRecorder, SessionStore

@@ -389,13 +389,18 @@ def stats_from_row(row: SessionRow) -> SessionStats:
 
 
 def _costs(counters: Mapping[str, int]) -> dict[str, Decimal]:
-    costs: dict[str, Decimal] = {}
+    """By currency; exact, so the coefficients are added up at the smallest exponent."""
+    by_currency: dict[str, list[tuple[int, int]]] = {}
     for name, coefficient in counters.items():
         exponent, _, currency = name.partition("/")
-        digits = tuple(map(int, str(abs(coefficient))))
-        cost = Decimal((int(coefficient < 0), digits, int(exponent)))
-        costs[currency] = costs.get(currency, Decimal(0)) + cost
-    return costs
+        by_currency.setdefault(currency, []).append((int(exponent), coefficient))
+    return {currency: _sum_costs(parts) for currency, parts in by_currency.items()}
+
+
+def _sum_costs(parts: Sequence[tuple[int, int]]) -> Decimal:
+    least = min(exponent for exponent, _ in parts)
+    total = sum(coefficient * 10 ** (exponent - least) for exponent, coefficient in parts)
+    return Decimal((int(total < 0), tuple(map(int, str(abs(total)))), least))
 
 
 # sessions

@@ -126,7 +126,7 @@ class HistoryWalk:
         start, runs, left = _Start(self._end(view) + 1), 0, window.last_messages
         while batch := await reader.read(min(window.last_runs or 64, 64)):
             for placed in filter(self._selects, batch):
-                if window.last_runs is not None and runs == window.last_runs:
+                if runs == window.last_runs and placed.row.seq != self._for_seq:
                     return start
                 runs += placed.row.seq != self._for_seq
                 summary = await self._last_summary(view, placed) if placed.row.header.has_summary else None

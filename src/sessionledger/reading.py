@@ -179,9 +179,10 @@ class RunReader:
             )
             page = await self._context.driver.runs(query)
             watch(self._view, index, page.head)
-            if not layer.has_hidden:
-                # no run was ever revised
-                return self._go_on(page.rows, page.more, [PlacedRun(index, row) for row in page.rows if layer.knows(row)])
+            if not layer.has_hidden and all(row.revision == 1 for row in page.rows):
+                # no run that the view knows was ever revised
+                rows = [row for row in page.rows if layer.knows(row)]
+                return self._go_on(page.rows, page.more, await self._showing(index, rows))
             groups = [list(group) for _, group in groupby(page.rows, key=lambda row: row.seq)]
             if page.more and not self._decided(index, groups[-1]):
                 # the page may have ended between two revisions of its last run
@@ -209,8 +210,11 @@ class RunReader:
         return self._reverse and self._view.layers[index].knows(group[0])
 
     async def _visible(self, index: int, groups: Sequence[Sequence[RunRow]]) -> list[PlacedRun]:
-        layer = self._view.layers[index]
-        rows = [row for row in map(layer.newest, groups) if row is not None]
+        newest = map(self._view.layers[index].newest, groups)
+        return await self._showing(index, [row for row in newest if row is not None])
+
+    async def _showing(self, index: int, rows: Sequence[RunRow]) -> list[PlacedRun]:
+        """Those that neither the layer nor one above it hides."""
         hiding = await Hiding.of_runs(self._context, self._view, index, rows)
         return [PlacedRun(index, row) for row in rows if not hiding.hides_run(row)]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -35,6 +35,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+#: Sums of costs are exact: the default context would round them to 28 digits.
+_EXACT = Context(prec=10_000)
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -109,7 +112,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             cache_creation_input_tokens=self.cache_creation_input_tokens + other.cache_creation_input_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             requests=self.requests + other.requests,
-            cost=self.cost + other.cost if self.cost is not None and other.cost is not None else priced.cost,
+            cost=_EXACT.add(self.cost, other.cost) if self.cost is not None and other.cost is not None else priced.cost,
             currency=priced.currency if priced.cost is not None else self.currency or other.currency,
             details=details,
         )

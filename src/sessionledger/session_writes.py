@@ -14,6 +14,7 @@ from sessionledger.digest import canonical, digest
 from sessionledger.errors import InvalidRecordError, SessionHasForksError
 from sessionledger.ids import derived_uuid, new_id
 from sessionledger.protocol.rows import (
+    Body,
     Change,
     Commit,
     Committed,
@@ -113,15 +114,17 @@ class SessionWrites:
             owner=self._scope.user_id,
         )
 
-    async def _stored(self, outcome: Committed, commit: Commit) -> Session:
-        """The session behind a commit that made or changed it."""
-        row = None
-        if outcome.replayed or commit.create is None:
+    async def _stored(self, outcome: Committed, commit: Commit, before: Body | None = None) -> Session:
+        """The session as a commit made or changed it; `before` is the state that it left alone. A replay reads what is there."""
+        if outcome.replayed:
             row = await retried(lambda: self._context.driver.session(commit.key, state=True))
-        if row is None:
-            assert commit.create is not None
-            row = SessionRow(outcome.head, commit.create.header, commit.create.state, {})
-        return session_from_row(row)
+            if row is None or self._scope.visible(row.head) is None:
+                raise not_found(commit.key.session_id)
+            return session_from_row(row)
+        new = commit.changes[0] if commit.changes else commit.create
+        assert isinstance(new, PatchSession | NewSession)
+        state = before if new.state is None else new.state
+        return session_from_row(SessionRow(outcome.head, new.header, state, {}))
 
     async def upsert(self, session: Session, operation_id: str | None) -> Session:
         session, text = self._own(session)
@@ -184,7 +187,7 @@ class SessionWrites:
                 )
                 outcome = await self._context.commit(trial)
                 if isinstance(outcome, Committed):
-                    return await self._stored(outcome, trial)
+                    return await self._stored(outcome, trial, row.state)
                 moved = outcome.reason in (Reason.STATE_VERSION, Reason.INCARNATION)
                 if not moved or expected_state_version is not None:
                     raise error_of(outcome, trial)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
+from weakref import WeakSet
 
 import aiosqlite
 
@@ -58,7 +60,7 @@ async def run(connection: aiosqlite.Connection, command: Command, *arguments: An
 async def connect(path: str, *, busy_timeout: float) -> aiosqlite.Connection:
     """`busy_timeout` in seconds: how long a statement waits for other processes."""
     with mapped():
-        return await aiosqlite.connect(
+        connection = await aiosqlite.connect(
             path,
             uri=path.startswith("file:"),
             isolation_level=None,
@@ -66,6 +68,31 @@ async def connect(path: str, *, busy_timeout: float) -> aiosqlite.Connection:
             timeout=busy_timeout,
             factory=_Connection,
         )
+    _EXIT.watch(connection)
+    return connection
+
+
+class _Exit:
+    """Stops what nobody closed when the program ends: aiosqlite's threads would keep the interpreter from exiting for ever."""
+
+    def __init__(self) -> None:
+        self._connections: WeakSet[aiosqlite.Connection] = WeakSet()
+        self._watcher: threading.Thread | None = None
+
+    def watch(self, connection: aiosqlite.Connection) -> None:
+        self._connections.add(connection)
+        # a fork of the process has no threads but its own
+        if self._watcher is None or not self._watcher.is_alive():
+            self._watcher = threading.Thread(target=self._wait, name="sessionledger-exit", daemon=True)
+            self._watcher.start()
+
+    def _wait(self) -> None:
+        threading.main_thread().join()
+        for connection in list(self._connections):
+            connection.stop()
+
+
+_EXIT = _Exit()
 
 
 @contextmanager

@@ -1,0 +1,86 @@
+"""What all tests of the kit stand on: a storage that the author of a driver names, drivers and stores on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import pytest
+
+from sessionledger.context import Limits
+from sessionledger.protocol.driver import Driver, DriverFactory
+from sessionledger.registry import parse_url
+from sessionledger.store import Store
+
+__all__ = ["Bench", "Storage"]
+
+
+class Storage:
+    """One storage, to which any number of drivers and stores can be made."""
+
+    def __init__(self, factory: DriverFactory, url: str, options: Mapping[str, Any]) -> None:
+        self._factory, self._url, self._options = factory, url, options
+
+    def driver(self) -> Driver:
+        """Not open yet."""
+        parsed = parse_url(self._url)
+        return self._factory(parsed, **{**parsed.query, **self._options})
+
+    def store(self, **options: Any) -> Store:
+        """Not open yet."""
+        return Store.on(self.driver(), **options)
+
+
+class Bench:
+    """The fixtures. A subclass names the driver's factory and the URL of a fresh storage, and overrides no test."""
+
+    factory: ClassVar[DriverFactory]  #: the driver's class, or whatever its entry point names
+    options: ClassVar[Mapping[str, Any]] = {}  #: for the factory, beside those of the URL's query
+
+    pytestmark = pytest.mark.anyio
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        tests = {name for base in cls.__mro__[1:] for name in vars(base) if name.startswith("test_")}
+        overridden = sorted(tests & set(vars(cls)))
+        if overridden:
+            raise TypeError(f"{cls.__name__} overrides {overridden[0]!r}: a test of the conformance kit stays as it is")
+        if "factory" in vars(cls):
+            cls.anyio_backend = _backends(cls.factory.info.backends)  # type: ignore[attr-defined]
+
+    @pytest.fixture
+    def url(self) -> str:
+        """The URL of a fresh, empty storage; whoever opens it again while the test lasts finds what was stored."""
+        raise NotImplementedError(
+            f"{type(self).__name__} needs a fixture 'url' that returns the URL of an empty storage"
+        )
+
+    @pytest.fixture
+    def storage(self, url: str) -> Storage:
+        return Storage(type(self).factory, url, type(self).options)
+
+    @pytest.fixture
+    async def driver(self, storage: Storage) -> AsyncIterator[Driver]:
+        driver = storage.driver()
+        await driver.open()
+        yield driver
+        await driver.close()
+
+    @pytest.fixture
+    async def store(self, storage: Storage) -> AsyncIterator[Store]:
+        async with storage.store() as store:
+            yield store
+
+
+def _backends(names: Sequence[str]) -> Any:
+    @pytest.fixture(params=list(names))
+    def anyio_backend(self: Bench, request: pytest.FixtureRequest) -> Any:
+        return request.param
+
+    return anyio_backend
+
+
+def small_pages(store: Store, *, rows: int = 3, size: int = 1 << 20) -> Store:
+    """The same store, whose pages hold no more than that: a few rows are enough to need many."""
+    store._context.limits = Limits(rows=rows, bytes=size)
+    return store

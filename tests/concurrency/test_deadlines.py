@@ -1,0 +1,191 @@
+"""No public call waits for ever, and none that waited too long leaves the store unusable."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from sessionledger import DriverTimeoutError, Run, Session, SessionStore, open_store
+from sessionledger.drivers.memory import MemoryDriver
+from sessionledger.protocol.driver import Driver
+from sessionledger.registry import parse_url
+from sessionledger.store import Store
+
+from .log import run_of
+from .worker import one_more
+
+pytestmark = pytest.mark.anyio
+
+TIMEOUT = 0.2
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+class Hanging:
+    """A driver on another one, of which some calls never answer."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver, self.info = driver, driver.info
+        self.hangs: set[str] = set()
+        self.hung = 0
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.driver, name)
+        if not callable(method):
+            return method
+
+        async def call(*arguments: Any, **options: Any) -> Any:
+            if name in self.hangs:
+                self.hung += 1
+                await anyio.sleep_forever()
+            return await method(*arguments, **options)
+
+        return call
+
+
+@pytest.fixture
+def driver() -> Hanging:
+    return Hanging(MemoryDriver(parse_url("memory://")))
+
+
+async def record(store: SessionStore) -> None:
+    async with store.recording(Run(run_id="recorded", session_id="s")) as recorder:
+        await recorder.update(status="completed")
+
+
+#: Each call of a store, with the driver's call that it waits for. A cursor is bounded page by page.
+CALLS: dict[tuple[str, str], Callable[[SessionStore], Awaitable[Any]]] = {
+    ("create_session", "commit"): lambda store: store.create_session(Session(session_id="new")),
+    ("upsert_session", "session"): lambda store: store.upsert_session(Session(session_id="s")),
+    ("upsert_session", "commit"): lambda store: store.upsert_session(Session(session_id="s")),
+    ("get_session", "session"): lambda store: store.get_session("s"),
+    ("sessions", "sessions"): lambda store: store.sessions().collect(),
+    ("update_session", "session"): lambda store: store.update_session("s", change=one_more),
+    ("update_session", "commit"): lambda store: store.update_session("s", change={"name": "n"}),
+    ("delete_session", "commit"): lambda store: store.delete_session("s"),
+    ("delete_session for good", "erase"): lambda store: store.delete_session("s", soft=False),
+    ("restore_session", "session"): lambda store: store.restore_session("s"),
+    ("fork", "commit"): lambda store: store.fork("s"),
+    ("append", "commit"): lambda store: store.append(run_of(1, 1)),
+    ("append with state", "commit"): lambda store: store.append(run_of(1, 2), state={"k": 1}),
+    ("append a revision", "runs"): lambda store: store.append(run_of(0, 0), revise=True),
+    ("update_run", "runs"): lambda store: store.update_run("s", run_id="open", metadata={"k": 1}),
+    ("update_run", "commit"): lambda store: store.update_run("s", run_id="open", metadata={"k": 2}),
+    ("recording", "commit"): record,
+    ("retract", "commit"): lambda store: store.retract("s", run_id="0-0"),
+    ("unretract", "commit"): lambda store: store.unretract("s", retract_id="h"),
+    ("get_run", "find_runs"): lambda store: store.get_run("0-0"),
+    ("runs", "runs"): lambda store: store.runs("s").collect(),
+    ("messages", "messages"): lambda store: store.messages("s").page(),
+    ("messages", "hidden"): lambda store: store.messages("s").first(),
+    ("history", "runs"): lambda store: store.history("s").collect(),
+    ("get_message", "messages"): lambda store: store.get_message("s", message_id="0-0#0"),
+    ("switches", "switches"): lambda store: store.switches("s").collect(),
+    ("stats", "session"): lambda store: store.stats("s"),
+    ("health", "ping"): lambda store: store.health(),
+    ("schema_version", "schema_version"): lambda store: store.schema_version(),
+    ("upgrade_schema", "upgrade_schema"): lambda store: store.upgrade_schema(),
+}
+
+
+@pytest.mark.parametrize(("name", "hangs"), CALLS)
+async def test_a_call_that_hangs_ends_in_time_and_the_store_goes_on(name: str, hangs: str, driver: Hanging) -> None:
+    call = CALLS[name, hangs]
+    async with Store.on(driver, timeout=TIMEOUT) as store:
+        await store.append(run_of(0, 0))
+        await store.append(Run(run_id="open", session_id="s", status="running"))
+        await store.retract("s", run_id="open", operation_id="h")
+        driver.hangs = {hangs}
+        with anyio.fail_after(10), pytest.raises(DriverTimeoutError, match="timeout of 0.2 s"):
+            await call(store)
+        assert driver.hung
+        driver.hangs = set()
+        # what hung goes on hanging; whoever comes next is served all the same
+        with anyio.fail_after(10):
+            assert (await store.append(run_of(2, 0, session_id="other"))).run_seq == 1
+            await call(store)
+
+
+async def test_a_session_is_usable_after_its_commit_hung(driver: Hanging) -> None:
+    async with Store.on(driver, timeout=TIMEOUT) as store:
+        driver.hangs = {"commit"}
+        async with anyio.create_task_group() as tasks:
+            for number in range(5):
+                tasks.start_soon(expect_timeout, store, run_of(0, number))
+        driver.hangs = set()
+        for number in range(5):
+            assert (await store.append(run_of(0, number))).run_seq == number + 1
+
+
+async def expect_timeout(store: SessionStore, run: Run) -> None:
+    with pytest.raises(DriverTimeoutError):
+        await store.append(run)
+
+
+async def test_a_timeout_inside_a_scope_of_the_caller_is_not_taken_for_its_own(driver: Hanging) -> None:
+    async with Store.on(driver, timeout=30) as store:
+        driver.hangs = {"commit", "session"}
+        for call in (store.append(run_of(0, 0)), store.get_session("s")):
+            with anyio.move_on_after(0.05) as scope:
+                await call
+            assert scope.cancelled_caught
+        driver.hangs = set()
+
+
+async def test_opening_ends_in_time(driver: Hanging) -> None:
+    driver.hangs = {"open"}
+    store = Store.on(driver, timeout=TIMEOUT)
+    with anyio.fail_after(10), pytest.raises(DriverTimeoutError):
+        await store.__aenter__()
+    driver.hangs = set()
+    async with store:
+        assert (await store.append(run_of(0, 0))).run_seq == 1
+
+
+@pytest.mark.parametrize("hangs", ["close", "commit"])
+async def test_closing_ends_in_time(hangs: str, driver: Hanging) -> None:
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            async with Store.on(driver, timeout=TIMEOUT) as store:
+                driver.hangs = {hangs}
+                if hangs == "commit":
+                    tasks.start_soon(expect_timeout, store, run_of(0, 0))
+                    await anyio.wait_all_tasks_blocked()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_file_that_another_program_has_locked(url: str, tmp_path: Path) -> None:
+    """SQLite waits on its thread, which nothing can cancel: the call ends in time, and a repetition settles it."""
+    async with open_store(url, timeout=TIMEOUT) as store:
+        await store.append(run_of(0, 0))
+        with closing(sqlite3.connect(tmp_path / "sessions.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(DriverTimeoutError):
+                await store.append(run_of(0, 1))
+            # reads wait for nobody
+            assert len(await store.messages("s").collect()) == 3
+            other.execute("ROLLBACK")
+        async with open_store(url) as patient:
+            assert (await patient.append(run_of(0, 1))).run_seq == 2
+        assert (await store.append(run_of(0, 1))).run_seq == 2
+        assert (await store.append(run_of(0, 2))).run_seq == 3
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_closing_beside_a_lock_ends_in_time(url: str, tmp_path: Path) -> None:
+    store = await open_store(url, timeout=TIMEOUT).open()
+    with closing(sqlite3.connect(tmp_path / "sessions.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DriverTimeoutError):
+            await store.append(run_of(0, 0))
+        with anyio.fail_after(5):
+            await store.close()
