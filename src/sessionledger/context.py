@@ -13,7 +13,7 @@ from anyio.lowlevel import current_token
 
 from sessionledger.background import Background, running_loop
 from sessionledger.codec import now_micros
-from sessionledger.deadline import Deadline, late
+from sessionledger.deadline import SETTLE, Deadline, late
 from sessionledger.errors import (
     DriverTimeoutError,
     InvalidRecordError,
@@ -65,7 +65,7 @@ class Context:
         self._last_time = 0
         self.limits = Limits()
         self.background = Background()
-        self._grouper = Grouper(driver, self.background)
+        self._grouper = Grouper(driver, self.background, timeout)
         self._locks: OrderedDict[Hashable, anyio.Lock] = OrderedDict()
         self._pid: int | None = None
         self._loop: Any = None
@@ -130,12 +130,12 @@ class Context:
         except TimeoutError as error:
             if isinstance(error, DriverTimeoutError):
                 raise
-            raise late(self.timeout, _SETTLE) from None
+            raise late(self.timeout, SETTLE) from None
 
     def writing(self) -> Deadline:
         """Every public write runs inside one."""
         self.check()
-        return Deadline(self.timeout, _SETTLE)
+        return Deadline(self.timeout, SETTLE)
 
     def reading(self) -> Deadline:
         self.check()
@@ -166,9 +166,6 @@ class Context:
                     "split it, or keep large contents elsewhere",
                     path="run",
                 )
-
-
-_SETTLE: Final = "repeat it with the same run_id or operation_id to settle it, it may be stored"
 
 
 def _current_loop() -> Any:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
+from typing import Final
 
 import anyio
 
 from sessionledger.errors import DriverTimeoutError
 
-__all__ = ["Deadline", "late"]
+__all__ = ["SETTLE", "Deadline", "late"]
+
+#: The hint for a write.
+SETTLE: Final = "repeat it with the same run_id or operation_id to settle it, it may be stored"
 
 
 class Deadline:

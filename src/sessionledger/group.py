@@ -11,6 +11,7 @@ from collections import deque
 from functools import partial
 
 from sessionledger.background import Background, Waiter
+from sessionledger.deadline import SETTLE, Deadline
 from sessionledger.errors import DriverError
 from sessionledger.protocol.driver import Driver
 from sessionledger.protocol.rows import Commit, Outcome, SessionKey
@@ -29,9 +30,10 @@ class _Pending:
 
 
 class Grouper:
-    def __init__(self, driver: Driver, background: Background) -> None:
+    def __init__(self, driver: Driver, background: Background, timeout: float | None) -> None:
         self._driver = driver
         self._background = background
+        self._timeout = timeout
         self._waiting: deque[_Pending] = deque()
         self._busy: set[SessionKey] = set()
         self._writers = 0
@@ -91,7 +93,9 @@ class Grouper:
             return not all(pending.taken_back for pending in group)
 
         try:
-            outcomes = await retried(partial(self._driver.commit, commits), wanted=wanted)
+            # whoever waits has a deadline of his own; this one frees the writer for those who come next
+            with Deadline(self._timeout, SETTLE):
+                outcomes = await retried(partial(self._driver.commit, commits), wanted=wanted)
         except BaseException as error:
             for pending in group:
                 if not pending.taken_back:

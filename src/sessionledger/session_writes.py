@@ -218,7 +218,8 @@ class SessionWrites:
         row = await retried(lambda: self._context.driver.session(self._scope.key(session_id), state=False))
         head = row.head if row is not None else None
         if head is not None and head.erased and self._scope.sees(head):
-            # a process that erased it may have ended before it was done
+            # whoever erased it may have been stopped before it was done
+            await release_parent(self._context, head)
             await self._erase_rows(head)
         return self._scope.visible(head)
 
@@ -250,6 +251,10 @@ class SessionWrites:
             for child in await self._children(session_id):
                 await self._erase(child, forks=True, operation_id=None)
         outcome = await self._change(session_id, Seal(), "erase", operation_id)
+        if forks and isinstance(outcome, Refused) and outcome.reason is Reason.FORKS and outcome.head is not None:
+            # the guards of forks that were never made: their makers were stopped in between
+            await self._change(session_id, CountForks(-outcome.head.forks), "unguard", None)
+            outcome = await self._change(session_id, Seal(), "erase", operation_id)
         if isinstance(outcome, Refused):
             if outcome.reason is Reason.FORKS:
                 raise await self._has_forks(session_id)

@@ -23,6 +23,7 @@ __all__ = ["MAX_DEPTH", "check_count", "check_id", "check_json", "checked_run", 
 
 MAX_DEPTH: Final = 100  #: of lists and dicts inside one another, in one field
 MAX_DIGITS: Final = 4300  #: of an integer: Python's own limit
+MAX_COST_DIGITS: Final = 1000  #: of a cost, before and behind the point
 MAX_ID_BYTES: Final = 256
 
 T = TypeVar("T")
@@ -64,13 +65,26 @@ def checked_run(run: Run, path: str = "run") -> bytes:
         value = getattr(run, name)
         if value is not None:
             check_id(value, f"{path}.{name}")
+    _check_cost(run.usage, path)
     for index, message in enumerate(run.messages):
         if message.message_id is not None:
             check_id(message.message_id, f"{path}.messages[{index}].message_id")
+        if message.usage is not None:
+            _check_cost(message.usage, f"{path}.messages[{index}]")
         if not message.role or not message.kind:
             where = f"{path}.messages[{index}]"
             raise InvalidRecordError(f"{where} has an empty role or kind: name them", path=where)
     return text
+
+
+def _check_cost(usage: Usage | None, path: str) -> None:
+    """Costs are added up exactly: one that is astronomically large or small would cost as many digits."""
+    if usage is None or usage.cost is None:
+        return
+    exponent = usage.cost.as_tuple().exponent
+    if isinstance(exponent, int) and (usage.cost.adjusted() > MAX_COST_DIGITS or exponent < -MAX_COST_DIGITS):
+        where = f"{path}.usage.cost"
+        raise InvalidRecordError(f"{where} has over {MAX_COST_DIGITS} digits: round it", path=where)
 
 
 def checked_session(session: Session, path: str = "session") -> bytes:

@@ -82,6 +82,9 @@ class _Log:
     def row(self, *, state: bool) -> SessionRow:
         return SessionRow(self.head, self.header, self.state if state else None, self.counters)
 
+    def listed(self) -> SessionRow:
+        return SessionRow(self.head, self.header, None, {})
+
 
 class _Storage:
     def __init__(self) -> None:
@@ -175,7 +178,7 @@ class MemoryDriver:
         with self._storage.lock:
             logs = [log for log in self._storage.logs.values() if _listed(log, query)]
         logs.sort(key=_place, reverse=not query.reverse)
-        return SessionPage([log.row(state=False) for log in logs[: query.limit]], len(logs) > query.limit)
+        return SessionPage([log.listed() for log in logs[: query.limit]], len(logs) > query.limit)
 
     async def runs(self, query: RunQuery) -> RunPage:
         await self._turn()

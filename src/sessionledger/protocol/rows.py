@@ -123,7 +123,7 @@ class SessionRow(Row):
     head: Head
     header: SessionHeader
     state: Body | None  #: None where it was not asked for
-    counters: Mapping[str, int]
+    counters: Mapping[str, int]  #: empty in lists
 
 
 class RunHeader(Row):

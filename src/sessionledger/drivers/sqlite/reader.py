@@ -117,7 +117,7 @@ def sessions(db: sqlite3.Connection, query: SessionQuery) -> SessionPage:
             head_of(row[1:21], SessionKey(query.namespace, row[0])),
             SessionHeader(*row[21:]),
             None,
-            _decode_counters(row[20]),
+            {},
         )
         for row in rows[: query.limit]
     ]

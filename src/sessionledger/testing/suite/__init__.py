@@ -2,6 +2,7 @@
 
 from sessionledger.testing.suite.bench import Storage
 from sessionledger.testing.suite.appending import AppendTests
+from sessionledger.testing.suite.cancelling import CancelTests
 from sessionledger.testing.suite.commits import CommitTests
 from sessionledger.testing.suite.deleting import DeleteTests
 from sessionledger.testing.suite.faithful import FaithfulTests
@@ -15,6 +16,7 @@ from sessionledger.testing.suite.paging import PageTests
 from sessionledger.testing.suite.remembering import HistoryTests
 from sessionledger.testing.suite.replaying import ReplayTests
 from sessionledger.testing.suite.retracting import RetractTests
+from sessionledger.testing.suite.scopes import ScopeTests
 from sessionledger.testing.suite.sessions import SessionTests
 from sessionledger.testing.suite.updating import UpdateTests
 from sessionledger.testing.suite.walking import CursorTests
@@ -40,5 +42,7 @@ class DriverSuite(
     CursorTests,
     SessionTests,
     LifeTests,
+    ScopeTests,
+    CancelTests,
 ):
     """TODO"""

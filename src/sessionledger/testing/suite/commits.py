@@ -436,6 +436,15 @@ class CommitTests(Bench):
         assert [row.position for row in await all_messages(driver)] == [8, 9]
         assert [row.seq for row in await all_runs(driver)] == [4]
 
+    async def test_a_tombstone_knows_its_parent(self, driver: Driver) -> None:
+        link = ForkLink("parent", 1, 7, 3, 9)
+        await send(driver, put("r1", 2), create=new_session(fork=link))
+        await send(driver, Seal())
+        row = await driver.session(key(), state=False)
+        assert row is not None and (row.head.erased, row.head.fork) == (True, link)
+        again = await send(driver, put("r1", 1), must_create=True)
+        assert (again.head.fork, again.receipts[0].first_position) == (None, 1)
+
     async def test_forks_are_counted_and_guard_their_parent(self, driver: Driver) -> None:
         await send(driver)
         assert (await send(driver, CountForks(1))).head.forks == 1
