@@ -138,9 +138,7 @@ def _copy(text: str | None) -> str | None:
 # messages
 
 
-def rows_of_messages(
-    messages: Iterable[Message], created_at: int, *, copies: bool, start: int = 0
-) -> list[MessageRow]:
+def rows_of_messages(messages: Iterable[Message], created_at: int, *, copies: bool, start: int = 0) -> list[MessageRow]:
     """`start` is the index in the run of the first of them; `created_at` of those that have none."""
     to_row = _row_with_copies if copies else _row
     return [
@@ -207,7 +205,9 @@ def parse_derived_id(message_id: str) -> tuple[str, int, int] | None:
     """run_id, revision and index of an id that looks derived."""
     run_id, mark, place = message_id.rpartition("#")
     revision, dot, index = place.rpartition(".")
-    if not (mark and index.isdecimal() and index.isascii() and (not dot or (revision.isdecimal() and revision.isascii()))):
+    if not (
+        mark and index.isdecimal() and index.isascii() and (not dot or (revision.isdecimal() and revision.isascii()))
+    ):
         return None
     if len(place) > 32:
         return None
@@ -320,7 +320,7 @@ def run_from_row(row: RunRow, session_id: str, messages: Sequence[Message] = (),
 def usage_is_sum(row: RunRow) -> bool:
     """Whether the run's usage follows from its messages'."""
     part = row.parts.get("summed")
-    return _decode_part("summed", part) if part is not None else _decode(_decode_run, row.body).summed
+    return bool(_decode_part("summed", part) if part is not None else _decode(_decode_run, row.body).summed)
 
 
 def _decode_part(name: str, part: Body) -> Any:

@@ -159,7 +159,9 @@ class Context:
         for change in commit.changes if limit is not None else ():
             if not isinstance(change, PutRun | PatchRun):
                 continue
-            size = sum([len(row.body) for row in change.messages]) + (len(change.body) if type(change) is PutRun else 0)
+            size = sum([len(row.body) for row in change.messages]) + (
+                len(change.body) if isinstance(change, PutRun) else 0
+            )
             if limit is not None and size > limit:
                 raise InvalidRecordError(
                     f"the run {change.run_id!r} takes {size} bytes, the storage {limit} at most: "

@@ -7,7 +7,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from sessionledger.codec import count_run, count_usage, header_of_session, link_of, run_from_row, session_from_row, state_of
+from sessionledger.codec import (
+    count_run,
+    count_usage,
+    header_of_session,
+    link_of,
+    run_from_row,
+    session_from_row,
+    state_of,
+)
 from sessionledger.context import Context, Scope
 from sessionledger.digest import canonical, digest
 from sessionledger.errors import InvalidRecordError, RunNotFoundError
@@ -22,6 +30,7 @@ from sessionledger.protocol.rows import (
     NewSession,
     RunQuery,
     RunRow,
+    SessionKey,
     SessionRow,
 )
 from sessionledger.reading import MessageReader, PlacedRun, find_run, pieces_of_run, pieces_of_view, readable
@@ -153,7 +162,7 @@ async def _last_run_begun(context: Context, view: View, position: int) -> int:
     return 0
 
 
-async def _rows(context: Context, key, first: int, last: int) -> list[RunRow]:  # type: ignore[no-untyped-def]
+async def _rows(context: Context, key: SessionKey, first: int, last: int) -> list[RunRow]:
     """Some of the last revisions up to a seq, latest first, never a part of a run's."""
     limits = context.limits
     limit = limits.rows

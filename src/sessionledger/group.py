@@ -8,6 +8,7 @@ cancelled; one that still waits is taken back.
 from __future__ import annotations
 
 from collections import deque
+from copy import copy
 from functools import partial
 
 from sessionledger.background import Background, Waiter
@@ -111,9 +112,6 @@ def _for_one(error: BaseException) -> BaseException:
     """An exception that several tasks raise needs a traceback in each."""
     if not isinstance(error, Exception):
         return DriverError("the store was closed while it wrote: open it and repeat the call with the same ids")
-    copy = error.__reduce_ex__(2)
-    twin: BaseException = copy[0](*copy[1])
-    if len(copy) > 2 and copy[2]:
-        twin.__dict__.update(copy[2])
+    twin = copy(error)
     twin.__cause__ = error.__cause__ or error
     return twin

@@ -132,7 +132,9 @@ class HistoryWalk:
                 summary = await self._last_summary(view, placed) if placed.row.header.has_summary else None
                 count = await self._count(view, placed, summary or 0) if left is not None else 0
                 if left is not None and count >= left:
-                    return _Start(placed.row.seq, (summary or 0) + await self._surplus(view, placed, left, summary or 0))
+                    return _Start(
+                        placed.row.seq, (summary or 0) + await self._surplus(view, placed, left, summary or 0)
+                    )
                 start = _Start(placed.row.seq, summary or 0)
                 if summary is not None:
                     return start

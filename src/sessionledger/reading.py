@@ -113,7 +113,7 @@ class MessageReader:
         return messages_from_rows(rows, page.run_ids, layer.key.session_id)
 
     def _ranges(self, index: int) -> list[tuple[int, int]]:
-        ranges = []
+        ranges: list[tuple[int, int]] = []
         for piece in self._pieces:
             if piece.layer != index or len(ranges) == _MAX_RANGES:
                 break
@@ -155,7 +155,14 @@ class RunReader:
     """The visible revision of each run of a view, by seq; without runs that are hidden."""
 
     def __init__(
-        self, context: Context, view: View, *, first: int = FIRST, last: int = LAST, reverse: bool = False, bodies: bool = True
+        self,
+        context: Context,
+        view: View,
+        *,
+        first: int = FIRST,
+        last: int = LAST,
+        reverse: bool = False,
+        bodies: bool = True,
     ) -> None:
         self._context, self._view = context, view
         self._first, self._last = first, min(last, view.head.run_count)
@@ -238,5 +245,3 @@ async def revisions(context: Context, view: View, index: int, run_id: str) -> li
         if not page.more:
             return rows
         query = RunQuery(layer.key, query.limit * 4, query.max_bytes * 4, run_id=run_id)
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -47,7 +48,7 @@ class Recorder:
         status: RunStatus | str | None = None,
         output: Any = UNSET,
         error: Any = UNSET,
-        usage: Usage | None | Unset = UNSET,
+        usage: Usage | Unset | None = UNSET,
         metadata: Mapping[str, Any] | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> AppendReceipt:
@@ -98,7 +99,7 @@ async def recording(store: SessionStore, background: Background, run: Run) -> As
     except BaseException as error:
         try:
             with anyio.CancelScope(shield=True):
-                await background.run(lambda: recorder.abandon(error))
+                await background.run(partial(recorder.abandon, error))
         except DriverError as second:
             # the block's own exception says more; the run stays there as running
             error.add_note(f"its run {recorder.run_id!r} could not be finished: {second}")

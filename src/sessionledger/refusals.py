@@ -19,7 +19,9 @@ __all__ = ["deleted", "error_of", "not_found", "run_not_found"]
 
 
 def not_found(session_id: str) -> SessionNotFoundError:
-    return SessionNotFoundError(f"there is no session {session_id!r}: append to it or create it first", session_id=session_id)
+    return SessionNotFoundError(
+        f"there is no session {session_id!r}: append to it or create it first", session_id=session_id
+    )
 
 
 def run_not_found(session_id: str, run_id: str) -> RunNotFoundError:

@@ -58,7 +58,9 @@ def open_store(url: str, *, timeout: float | None = 30.0, **options: Any) -> Sto
     unknown = sorted(set(given) - set(info.options))
     if unknown:
         known = ", ".join(["timeout", *info.options])
-        raise InvalidRecordError(f"the {info.name} driver has no option {unknown[0]!r}: it knows {known}", path=unknown[0])
+        raise InvalidRecordError(
+            f"the {info.name} driver has no option {unknown[0]!r}: it knows {known}", path=unknown[0]
+        )
     return Store.on(factory(parsed, **given), timeout=timeout)
 
 
@@ -90,9 +92,7 @@ def parse_url(url: str) -> StoreURL:
             scheme=scheme,
         ) from error
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    return StoreURL(
-        scheme=scheme.lower(), text=url, path=unquote(parts.path), authority=parts.netloc, query=query
-    )
+    return StoreURL(scheme=scheme.lower(), text=url, path=unquote(parts.path), authority=parts.netloc, query=query)
 
 
 def _find(scheme: str) -> EntryPoint:

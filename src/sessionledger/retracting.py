@@ -41,9 +41,7 @@ async def retract(
     return operation
 
 
-async def unretract(
-    context: Context, scope: Scope, session_id: str, retract_id: str, operation_id: str | None
-) -> None:
+async def unretract(context: Context, scope: Scope, session_id: str, retract_id: str, operation_id: str | None) -> None:
     check_id(retract_id, "retract_id")
     view = await retried(lambda: begin(context, scope, session_id))
     if view is None:
@@ -52,9 +50,7 @@ async def unretract(
     await _commit(context, scope, view, operation_id or new_id(), request, Show(retract_id))
 
 
-async def _commit(
-    context: Context, scope: Scope, view: View, operation: str, request: bytes, change: Change
-) -> None:
+async def _commit(context: Context, scope: Scope, view: View, operation: str, request: bytes, change: Change) -> None:
     key = scope.key(view.session_id)
     commit = Commit(
         key, operation, request, context.now(), (change,), owner=scope.user_id, incarnation=view.head.incarnation

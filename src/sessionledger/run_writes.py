@@ -172,7 +172,9 @@ class RunWrites:
         if len(runs) == 1:
             return prepared
         if len({run.session_id for run in runs}) > 1:
-            raise InvalidRecordError("the runs of one append are of several sessions: append each session's", path="run")
+            raise InvalidRecordError(
+                "the runs of one append are of several sessions: append each session's", path="run"
+            )
         if len({item.run_id for item in prepared}) < len(prepared):
             twice = next(run_id for run_id, count in Counter(item.run_id for item in prepared).items() if count > 1)
             raise InvalidRecordError(f"run_id {twice!r} comes twice in one append: give each run its own", path="run")
@@ -245,7 +247,9 @@ class RunWrites:
                 before = await self._newest(commit.key, item.run_id) if revise else None
                 changes.append(self._put(item, commit.at, before))
             if state is not None or switch is not None:
-                trial = await self._with_session(commit, prepared[0].run, changes, state, switch, switch_id, revise=revise)
+                trial = await self._with_session(
+                    commit, prepared[0].run, changes, state, switch, switch_id, revise=revise
+                )
             else:
                 trial = replace(commit, changes=changes)
             outcome = await self._context.commit(trial)
@@ -323,7 +327,9 @@ class RunWrites:
                 if outcome.reason is not Reason.RUN_CHANGED:
                     raise error_of(outcome, commit)
                 if patch.expected_patch == _NEVER:
-                    raise _status_refusal(after.header.status, session_id, update) or run_not_found(session_id, update.run_id)
+                    raise _status_refusal(after.header.status, session_id, update) or run_not_found(
+                        session_id, update.run_id
+                    )
                 attempt += 1
                 if attempt > 1:
                     await anyio.sleep(backoff(attempt - 1))

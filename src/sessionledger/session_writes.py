@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -137,7 +138,9 @@ class SessionWrites:
                 if isinstance(outcome, Committed):
                     return await self._stored(outcome, commit)
                 if outcome.reason not in (Reason.EXISTS, Reason.STATE_VERSION, Reason.INCARNATION):
-                    raise error_of(outcome, replace(commit, create=commit.create or self._creation(session, b"", None).create))
+                    raise error_of(
+                        outcome, replace(commit, create=commit.create or self._creation(session, b"", None).create)
+                    )
                 attempt += 1
                 await anyio.sleep(backoff(attempt))
 
@@ -247,14 +250,7 @@ class SessionWrites:
 
     async def _erase(self, head: Head, *, forks: bool, operation_id: str | None) -> bool:
         session_id = head.key.session_id
-        if forks:
-            for child in await self._children(session_id):
-                await self._erase(child, forks=True, operation_id=None)
-        outcome = await self._change(session_id, Seal(), "erase", operation_id)
-        if forks and isinstance(outcome, Refused) and outcome.reason is Reason.FORKS and outcome.head is not None:
-            # the guards of forks that were never made: their makers were stopped in between
-            await self._change(session_id, CountForks(-outcome.head.forks), "unguard", None)
-            outcome = await self._change(session_id, Seal(), "erase", operation_id)
+        outcome = await self._seal(session_id, forks=forks, operation_id=operation_id)
         if isinstance(outcome, Refused):
             if outcome.reason is Reason.FORKS:
                 raise await self._has_forks(session_id)
@@ -264,6 +260,18 @@ class SessionWrites:
         await release_parent(self._context, head)
         await self._erase_rows(head)
         return True
+
+    async def _seal(self, session_id: str, *, forks: bool, operation_id: str | None) -> Outcome:
+        while True:
+            children = await self._children(session_id) if forks else []
+            for child in children:
+                await self._erase(child, forks=True, operation_id=None)
+            outcome = await self._change(session_id, Seal(), "erase", operation_id)
+            if not forks or isinstance(outcome, Committed) or outcome.reason is not Reason.FORKS:
+                return outcome
+            if not children and outcome.head is not None:
+                # guards of forks that were never made: whoever began them was stopped in between
+                await self._change(session_id, CountForks(-outcome.head.forks), "unguard", None)
 
     async def _erase_rows(self, head: Head) -> None:
         more = True
@@ -276,7 +284,7 @@ class SessionWrites:
         )
         heads: list[Head] = []
         while True:
-            page = await retried(lambda: self._context.driver.sessions(query))
+            page = await retried(partial(self._context.driver.sessions, query))
             heads += [row.head for row in page.rows]
             if not page.more:
                 return heads
@@ -300,7 +308,15 @@ async def release_parent(context: Context, child: Head) -> None:
     operation = derived_uuid("release", child.key.session_id, str(child.incarnation), str(child.created_at))
     changes = (CountForks(-1),)
     await context.commit(
-        Commit(key, operation, digest(b"release"), context.now(), changes, on_deleted=True, incarnation=child.fork.incarnation)
+        Commit(
+            key,
+            operation,
+            digest(b"release"),
+            context.now(),
+            changes,
+            on_deleted=True,
+            incarnation=child.fork.incarnation,
+        )
     )
 
 
@@ -326,5 +342,7 @@ def _changed(before: Session, change: Mapping[str, Any] | Callable[[Session], Se
 
 
 def _patches(before: Session, after: Session, at: int) -> tuple[Change, ...]:
-    state = None if after.state == before.state and canonical(after.state) == canonical(before.state) else state_of(after)
+    state = (
+        None if after.state == before.state and canonical(after.state) == canonical(before.state) else state_of(after)
+    )
     return (PatchSession(header_of_session(replace(after, updated_at=None), at), state),)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from functools import partial
 from time import perf_counter
 from typing import Any, Self, overload
 
 import msgspec
 
-from sessionledger.codec import stats_from_row, to_micros
+from sessionledger.arguments import micros_of, one_of, passes, place_of, statuses_of, texts_of, wider
+from sessionledger.codec import stats_from_row
 from sessionledger.context import Context, Scope
 from sessionledger.cursor import PagedCursor
 from sessionledger.errors import InvalidRecordError
@@ -105,10 +107,10 @@ class Store:
             0,
             user_id if self._scope.user_id is None else self._scope.user_id,
             agent_id,
-            None if kind is None else _one_of(SessionKind, kind, "kind"),
+            None if kind is None else one_of(SessionKind, kind, "kind"),
             name,
-            _micros(active_after, "active_after"),
-            _micros(active_before, "active_before"),
+            micros_of(active_after, "active_after"),
+            micros_of(active_before, "active_before"),
             include_deleted,
             reverse=reverse,
         )
@@ -179,11 +181,11 @@ class Store:
         if namespace is not None:
             check_id(namespace, "namespace", empty=True)
             if scope.namespace not in ("", namespace):
-                raise _wider("namespace", namespace, scope.namespace)
+                raise wider("namespace", namespace, scope.namespace)
         if user_id is not None:
             check_id(user_id, "user_id")
             if scope.user_id not in (None, user_id):
-                raise _wider("user_id", user_id, scope.user_id)
+                raise wider("user_id", user_id, scope.user_id)
         return Store(
             self._context,
             Scope(scope.namespace if namespace is None else namespace, user_id or scope.user_id),
@@ -248,7 +250,7 @@ class Store:
         status: RunStatus | str | None = None,
         output: Any = UNSET,
         error: Any = UNSET,
-        usage: Usage | None | Unset = UNSET,
+        usage: Usage | Unset | None = UNSET,
         metadata: Mapping[str, Any] | None = None,
         extra: Mapping[str, Any] | None = None,
         expected_status: RunStatus | str | Collection[RunStatus | str] | None = None,
@@ -271,11 +273,11 @@ class Store:
         update = RunUpdate(
             run_id=run_id,
             messages=tuple(trial.messages),
-            status=None if status is None else RunStatus(_one_of(RunStatus, status, "status")),
+            status=None if status is None else RunStatus(one_of(RunStatus, status, "status")),
             fields=fields,
             metadata=None if metadata is None else trial.metadata,
             extra=None if extra is None else trial.extra,
-            expected_status=None if expected_status is None else _statuses(expected_status, "expected_status"),
+            expected_status=None if expected_status is None else statuses_of(expected_status, "expected_status"),
         )
         with self._context.writing():
             return await self._run_writes.update(session_id, update, operation_id)
@@ -312,9 +314,7 @@ class Store:
         with self._context.writing():
             await unretract(self._context, self._scope, session_id, retract_id, operation_id)
 
-    async def get_run(
-        self, run_id: str, *, session_id: str | None = None, revision: int | None = None
-    ) -> Run | None:
+    async def get_run(self, run_id: str, *, session_id: str | None = None, revision: int | None = None) -> Run | None:
         check_id(run_id, "run_id")
         if session_id is not None:
             check_id(session_id, "session_id")
@@ -339,7 +339,7 @@ class Store:
         include_messages: bool = False,
         page_size: int | None = None,
     ) -> Cursor[Run]:
-        statuses = None if status is None else _statuses(status, "status")
+        statuses = None if status is None else statuses_of(status, "status")
         for value, path in ((agent_id, "agent_id"), (user_id, "user_id"), (parent_run_id, "parent_run_id")):
             if value is not None:
                 check_id(value, path)
@@ -352,7 +352,7 @@ class Store:
             agent_id,
             user_id,
             parent_run_id,
-            _micros(updated_before, "updated_before"),
+            micros_of(updated_before, "updated_before"),
             reverse,
         )
         if session_id is None:
@@ -360,18 +360,19 @@ class Store:
         check_id(session_id, "session_id")
         if last is not None:
             check_count(last, "last")
-        walk = lambda: RunWalk(  # noqa: E731
+        start, end = self._place("runs", session_id, after, 0), self._place("runs", session_id, before, LAST)
+        walk = partial(
+            RunWalk,
             self._context,
             self._scope,
             session_id,
-            after=self._place("runs", session_id, after, "after") or 0,
-            before=LAST if before is None else self._place("runs", session_id, before, "before") or 0,
+            after=start,
+            before=end,
             last=last,
-            passes=lambda run: _passes(run, search),
+            passes=partial(passes, search),
             reverse=reverse,
             include_messages=include_messages,
         )
-        walk()
         return PagedCursor(self._context, walk, page_size)
 
     def _search_runs(
@@ -385,7 +386,9 @@ class Store:
     ) -> Cursor[Run]:
         filters = (search.statuses, search.agent_id, search.user_id, search.parent_run_id)
         if all(value is None for value in filters):
-            raise InvalidRecordError("runs without a session need a filter: give status, agent_id, user_id or parent_run_id")
+            raise InvalidRecordError(
+                "runs without a session need a filter: give status, agent_id, user_id or parent_run_id"
+            )
         place = before if search.reverse else after
         wrong = after if search.reverse else before
         if last is not None or include_messages or wrong is not None or isinstance(place, int):
@@ -422,14 +425,15 @@ class Store:
             raise InvalidRecordError("last and limit, or offset and after, exclude each other: give one of them")
         if run_id is not None:
             check_id(run_id, "run_id")
-        start = offset if after is None else self._place("messages", session_id, after, "after")
-        end = LAST if before is None else self._place("messages", session_id, before, "before")
-        wanted = None if roles is None else _texts(roles, "roles")
-        walk = lambda: MessageWalk(  # noqa: E731
+        start = self._place("messages", session_id, after, offset or 0)
+        end = self._place("messages", session_id, before, LAST)
+        wanted = None if roles is None else texts_of(roles, "roles")
+        walk = partial(
+            MessageWalk,
             self._context,
             self._scope,
             session_id,
-            after=start or 0,
+            after=start,
             before=end,
             last=last,
             limit=limit,
@@ -462,9 +466,9 @@ class Store:
         window = Window(
             last_runs=last_runs,
             last_messages=last_messages,
-            roles=None if roles is None else _texts(roles, "roles"),
-            skip_roles=_texts(skip_roles, "skip_roles"),
-            statuses=_statuses(statuses, "statuses"),
+            roles=None if roles is None else texts_of(roles, "roles"),
+            skip_roles=texts_of(skip_roles, "skip_roles"),
+            statuses=statuses_of(statuses, "statuses"),
             for_run=for_run,
             nested=nested,
         )
@@ -527,49 +531,6 @@ class Store:
         if operation_id is not None:
             check_id(operation_id, "operation_id")
 
-    def _place(self, kind: str, session_id: str, place: int | str, name: str) -> int:
-        """A position or seq, given as such or as a token."""
-        if isinstance(place, str):
-            over = msgspec.json.encode((self._scope.namespace, session_id)).decode()
-            return decode_token(place, kind, over, int)
-        if place is not None:
-            check_count(place, name)
-        return place
-
-
-def _wider(name: str, value: str, own: str | None) -> InvalidRecordError:
-    return InvalidRecordError(f"{name} is {value!r} in a view of {own!r}: a view of a view can only be narrower", path=name)
-
-
-def _one_of(kind: type[RunStatus] | type[SessionKind], value: Any, name: str) -> str:
-    if value not in kind._value2member_map_:
-        raise InvalidRecordError(f"{name} is {value!r}: give one of {', '.join(kind)}", path=name)
-    return str(value)
-
-
-def _statuses(value: Any, name: str) -> frozenset[str]:
-    values = (value,) if isinstance(value, str) else value
-    return frozenset(_one_of(RunStatus, status, name) for status in values)
-
-
-def _texts(values: Collection[str], name: str) -> frozenset[str]:
-    if isinstance(values, str):
-        raise InvalidRecordError(f"{name} is the text {values!r}: give a list of roles", path=name)
-    return frozenset(values)
-
-
-def _micros(moment: datetime | None, name: str) -> int | None:
-    if moment is not None and (not isinstance(moment, datetime) or moment.tzinfo is None):
-        raise InvalidRecordError(f"{name} is {moment!r}: give an aware time, as datetime.now(UTC) does", path=name)
-    return None if moment is None else to_micros(moment)
-
-
-def _passes(run: Run, search: RunSearch) -> bool:
-    assert run.updated_at is not None
-    return (
-        (search.statuses is None or run.status in search.statuses)
-        and search.agent_id in (None, run.agent_id)
-        and search.user_id in (None, run.user_id)
-        and search.parent_run_id in (None, run.parent_run_id)
-        and (search.updated_before is None or to_micros(run.updated_at) < search.updated_before)
-    )
+    def _place(self, kind: str, session_id: str, place: int | str | None, default: int) -> int:
+        over = msgspec.json.encode((self._scope.namespace, session_id)).decode()
+        return default if place is None else place_of(place, kind, over)

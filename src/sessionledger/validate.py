@@ -247,7 +247,9 @@ def _leaf(item: Any, path: str) -> None:
         raise InvalidRecordError(f"{path} is a tuple, which would come back as a list: use a list", path=path)
     else:
         name = type(item).__name__
-        raise InvalidRecordError(f"{path} is of type {name}: use JSON values alone (text, numbers, lists, dicts)", path=path)
+        raise InvalidRecordError(
+            f"{path} is of type {name}: use JSON values alone (text, numbers, lists, dicts)", path=path
+        )
 
 
 def _text(value: str, path: str) -> None:

@@ -142,9 +142,7 @@ class MessageWalk:
         return self._make_reader(view, pieces_of_view(view, first, last, reverse=reverse), reverse=reverse)
 
     def _make_reader(self, view: View, pieces: Sequence[Piece], *, reverse: bool) -> MessageReader:
-        return MessageReader(
-            self._context, view, pieces, reverse=reverse, include_hidden=self._include_retracted
-        )
+        return MessageReader(self._context, view, pieces, reverse=reverse, include_hidden=self._include_retracted)
 
     async def _turn_round(self, view: View, reader: MessageReader, found: list[Message]) -> Sequence[Message]:
         """The last n, oldest first: go back until there are n; hand them out if they are few, else walk on from there."""
@@ -245,9 +243,7 @@ class RunWalk:
         after = self._after
         if self._last is not None and not self._reverse:
             after = await self._before_last(view, self._last)
-        self._reader = RunReader(
-            self._context, view, first=after + 1, last=self._before - 1, reverse=self._reverse
-        )
+        self._reader = RunReader(self._context, view, first=after + 1, last=self._before - 1, reverse=self._reverse)
 
     async def _before_last(self, view: View, last: int) -> int:
         """The seq behind which the last n that pass begin."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from sessionledger import DriverTimeoutError, Run, Session, SessionStore, open_store
@@ -22,7 +24,7 @@ from .worker import one_more
 
 pytestmark = pytest.mark.anyio
 
-TIMEOUT = 0.2
+TIMEOUT = 0.25
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -105,7 +107,7 @@ async def test_a_call_that_hangs_ends_in_time_and_the_store_goes_on(name: str, h
         await store.append(Run(run_id="open", session_id="s", status="running"))
         await store.retract("s", run_id="open", operation_id="h")
         driver.hangs = {hangs}
-        with anyio.fail_after(10), pytest.raises(DriverTimeoutError, match="timeout of 0.2 s"):
+        with anyio.fail_after(10), pytest.raises(DriverTimeoutError, match="timeout of 0.25 s"):
             await call(store)
         assert driver.hung
         driver.hangs = set()
@@ -132,7 +134,7 @@ async def expect_timeout(store: SessionStore, run: Run) -> None:
 
 
 async def test_a_timeout_inside_a_scope_of_the_caller_is_not_taken_for_its_own(driver: Hanging) -> None:
-    async with Store.on(driver, timeout=30) as store:
+    async with Store.on(driver, timeout=1.0) as store:
         driver.hangs = {"commit", "session"}
         for call in (store.append(run_of(0, 0)), store.get_session("s")):
             with anyio.move_on_after(0.05) as scope:
@@ -165,7 +167,7 @@ async def test_closing_ends_in_time(hangs: str, driver: Hanging) -> None:
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_file_that_another_program_has_locked(url: str, tmp_path: Path) -> None:
     """SQLite waits on its thread, which nothing can cancel: the call ends in time, and a repetition settles it."""
-    async with open_store(url, timeout=TIMEOUT) as store:
+    async with open_store(url, timeout=1.0) as store:
         await store.append(run_of(0, 0))
         with closing(sqlite3.connect(tmp_path / "sessions.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -182,6 +184,7 @@ async def test_a_file_that_another_program_has_locked(url: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_closing_beside_a_lock_ends_in_time(url: str, tmp_path: Path) -> None:
+    before = set(threading.enumerate())
     store = await open_store(url, timeout=TIMEOUT).open()
     with closing(sqlite3.connect(tmp_path / "sessions.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -189,3 +192,7 @@ async def test_closing_beside_a_lock_ends_in_time(url: str, tmp_path: Path) -> N
             await store.append(run_of(0, 0))
         with anyio.fail_after(5):
             await store.close()
+    # its threads end as soon as they get the lock
+    for thread in set(threading.enumerate()) - before:
+        if not thread.daemon:
+            await anyio.to_thread.run_sync(thread.join)

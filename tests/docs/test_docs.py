@@ -104,7 +104,9 @@ def test_a_commands_page_names_its_options(name: str) -> None:
     known = {option for parameter in app.commands[name].params for option in parameter.opts}
     assert set(re.findall(r"(?<![\w-])--[a-z-]+", section)) <= known
     everywhere = {"--help", "--json", "--namespace", "--store"}
-    assert {option for option in known if option.startswith("--")} - everywhere <= set(re.findall(r"--[a-z-]+", section))
+    assert {option for option in known if option.startswith("--")} - everywhere <= set(
+        re.findall(r"--[a-z-]+", section)
+    )
 
 
 def test_the_commands_of_the_page_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

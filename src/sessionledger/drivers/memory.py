@@ -243,9 +243,7 @@ class MemoryDriver:
         if log is None:
             return ()
         return [
-            row
-            for row in log.hidden
-            if _overlap(row.positions, query.positions) and _overlap(row.runs, query.runs)
+            row for row in log.hidden if _overlap(row.positions, query.positions) and _overlap(row.runs, query.runs)
         ]
 
     async def switches(self, query: SwitchQuery) -> SwitchPage:
@@ -273,7 +271,7 @@ def _known(commit: Commit, log: _Log | None) -> Known:
                     row.seq, row.revision, row.patch, row.digest, row.first_position, row.last_position, row.version
                 )
                 newest[change.run_id] = stored
-                if type(change) is PutRun and row.revision == change.revision:
+                if isinstance(change, PutRun) and row.revision == change.revision:
                     named[change.run_id, row.revision] = stored
     hides = frozenset(row.hide_id for row in log.hidden if row.revision is None)
     return Known(log.head, log.operations.get(commit.operation_id), named, newest, hides)
@@ -287,28 +285,28 @@ def _write(log: _Log, commit: Commit, decision: Decision) -> None:
         _write_change(log, change, receipt, version)
     log.head = decision.head
     log.counters = add_counters(log.counters, commit, decision)
-    if not any(type(change) is PutRun for change in commit.changes) and isinstance(decision.outcome, Committed):
+    if not any(isinstance(change, PutRun) for change in commit.changes) and isinstance(decision.outcome, Committed):
         log.operations[commit.operation_id] = StoredOperation(commit.digest, decision.outcome.receipts)
 
 
 def _write_change(log: _Log, change: Change, receipt: RunReceipt | None, version: int) -> None:
-    if type(change) is PutRun and receipt is not None:
+    if isinstance(change, PutRun) and receipt is not None:
         _put_run(log, change, receipt)
-    elif type(change) is PatchRun and receipt is not None:
+    elif isinstance(change, PatchRun) and receipt is not None:
         _patch_run(log, change, receipt)
-    elif type(change) is PatchSession:
+    elif isinstance(change, PatchSession):
         log.header = change.header
         log.state = log.state if change.state is None else change.state
-    elif type(change) is PutSwitch:
+    elif isinstance(change, PutSwitch):
         log.switches.append(replace(change.switch, version=version))
-    elif type(change) is Show:
+    elif isinstance(change, Show):
         log.hidden = [
             replace(row, until=version)
             if row.hide_id == change.hide_id and row.revision is None and row.until is None
             else row
             for row in log.hidden
         ]
-    elif type(change) is Seal:
+    elif isinstance(change, Seal):
         log.header, log.state = SessionHeader(log.header.kind, None, None, None, None, 0, "{}"), "{}"
 
 

@@ -35,7 +35,7 @@ from sessionledger.protocol.rows import (
 __all__ = ["Decision", "Known", "StoredOperation", "StoredRun", "add_counters", "decide", "hidden_rows"]
 
 
-class StoredRun(Row):
+class StoredRun(Row, frozen=True):
     """The newest revision of a run, or one that a `PutRun` names, as far as a decision needs it."""
 
     seq: int
@@ -47,12 +47,12 @@ class StoredRun(Row):
     version: int
 
 
-class StoredOperation(Row):
+class StoredOperation(Row, frozen=True):
     digest: bytes
     receipts: Sequence[RunReceipt] = ()
 
 
-class Known(Row):
+class Known(Row, frozen=True):
     """What the storage holds at a commit's turn, of that which its commit is about."""
 
     head: Head | None
@@ -62,7 +62,7 @@ class Known(Row):
     hides: frozenset[str] = frozenset()  #: the ids that it shows again, those that are there
 
 
-class Decision(Row):
+class Decision(Row, frozen=True):
     """`outcome` is the answer, once the rest is written: `head` and each change with its receipt. Nothing to write: no head."""
 
     outcome: Committed | Refused
@@ -76,7 +76,7 @@ def decide(commit: Commit, known: Known) -> Decision:
     head = known.head
     if commit.owner is not None and head is not None and head.user_id != commit.owner:
         return _refused(Reason.NOT_OWNER, head)
-    puts = [change for change in commit.changes if type(change) is PutRun]
+    puts = [change for change in commit.changes if isinstance(change, PutRun)]
     replay = _replay_of_runs(puts, known) if puts else _replay_of_operation(commit, known)
     if replay is not None:
         return replay
@@ -112,7 +112,13 @@ def _replay_of_runs(puts: Sequence[PutRun], known: Known) -> Decision | None:
 
 def _first_receipt(put: PutRun, stored: StoredRun) -> RunReceipt:
     return RunReceipt(
-        put.run_id, stored.seq, stored.revision, stored.first_position, stored.last_position, stored.version, replayed=True
+        put.run_id,
+        stored.seq,
+        stored.revision,
+        stored.first_position,
+        stored.last_position,
+        stored.version,
+        replayed=True,
     )
 
 
@@ -149,18 +155,19 @@ def _expectations(commit: Commit, head: Head | None) -> Reason | None:
 
 
 def _precondition(change: Change, known: Known) -> Decision | None:
-    kind = type(change)
-    if kind is PutRun and change.revision > 1 and (change.run_id, change.revision) not in known.named:
+    if isinstance(change, PutRun):
+        if change.revision == 1 or (change.run_id, change.revision) in known.named:
+            return None
         newest = known.newest.get(change.run_id)
         if newest is None or newest.revision != change.revision - 1:
             return _refused(Reason.RUN_CHANGED, known.head, change.run_id)
-    elif kind is PatchRun:
+    elif isinstance(change, PatchRun):
         newest = known.newest.get(change.run_id)
         if newest is None or (newest.revision, newest.patch) != (change.revision, change.expected_patch):
             return _refused(Reason.RUN_CHANGED, known.head, change.run_id)
-    elif kind is Show and change.hide_id not in known.hides:
+    elif isinstance(change, Show) and change.hide_id not in known.hides:
         return _refused(Reason.HIDE_MISSING, known.head)
-    elif kind is Seal and known.head is not None and known.head.forks > 0:
+    elif isinstance(change, Seal) and known.head is not None and known.head.forks > 0:
         return _refused(Reason.FORKS, known.head)
     return None
 
@@ -199,13 +206,13 @@ def _write(commit: Commit, known: Known) -> Decision:
     receipts: list[RunReceipt] = []
     for change in commit.changes:
         receipt = None
-        if type(change) is PutRun:
+        if isinstance(change, PutRun):
             stored = known.named.get((change.run_id, change.revision))
             if stored is not None:
                 receipts.append(_first_receipt(change, stored))
                 continue
             receipt = _place_run(change, known, counts, version)
-        elif type(change) is PatchRun:
+        elif isinstance(change, PatchRun):
             receipt = _place_patch(change, known, counts, version)
         else:
             _note(change, counts)
@@ -274,32 +281,27 @@ def _place(change: PutRun | PatchRun, seq: int, counts: _Counts, version: int) -
 
 
 def _note(change: Change, counts: _Counts) -> None:
-    kind = type(change)
-    if kind is PatchSession:
+    if isinstance(change, PatchSession):
         counts.state_changes += 1
-    elif kind is Hide:
+    elif isinstance(change, Hide):
         counts.has_hidden = True
-    elif kind is SetDeleted:
+    elif isinstance(change, SetDeleted):
         counts.deleted_at = change.at
-    elif kind is CountForks:
+    elif isinstance(change, CountForks):
         counts.forks = max(0, counts.forks + change.by)
-    elif kind is Seal:
+    elif isinstance(change, Seal):
         counts.erased, counts.has_hidden, counts.has_summary = True, False, False
         counts.run_count = counts.message_count = 0
 
 
 def hidden_rows(commit: Commit, change: Change, receipt: RunReceipt | None, version: int) -> list[HiddenRow]:
     """The rows that a `Hide`, or a `PutRun` of a later revision, stores."""
-    if type(change) is Hide:
-        return [
-            HiddenRow(commit.operation_id, positions, runs, None, version) for positions, runs in change.ranges
-        ]
-    if type(change) is PutRun and change.revision > 1 and receipt is not None:
+    if isinstance(change, Hide):
+        return [HiddenRow(commit.operation_id, positions, runs, None, version) for positions, runs in change.ranges]
+    if isinstance(change, PutRun) and change.revision > 1 and receipt is not None:
         reach = min(receipt.first_position, receipt.last_position)
         seqs = (receipt.run_seq, receipt.run_seq)
-        return [
-            HiddenRow(commit.operation_id, (FIRST, LAST), seqs, change.revision - 1, version, reach=reach)
-        ]
+        return [HiddenRow(commit.operation_id, (FIRST, LAST), seqs, change.revision - 1, version, reach=reach)]
     return []
 
 
@@ -307,9 +309,9 @@ def add_counters(counters: Mapping[str, int], commit: Commit, decision: Decision
     """A session's counters after a commit; those that came to 0 are left out."""
     total = dict(commit.create.counters) if decision.created and commit.create is not None else dict(counters)
     for change, _ in decision.writes:
-        if type(change) is PutRun or type(change) is PatchRun:
+        if isinstance(change, PutRun | PatchRun):
             for name, increment in change.counters.items():
                 total[name] = total.get(name, 0) + increment
-        elif type(change) is Seal:
+        elif isinstance(change, Seal):
             return {}
     return {name: count for name, count in total.items() if count}

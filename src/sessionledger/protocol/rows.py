@@ -70,14 +70,14 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 # What is stored ------------------------------------------------------------------------------------------------------
 
 
-class SessionKey(Row):
+class SessionKey(Row, frozen=True):
     """Names a session. Both parts are bound, never interpolated."""
 
     namespace: str
     session_id: str
 
 
-class ForkLink(Row):
+class ForkLink(Row, frozen=True):
     """Where a session shares another's beginning, of the same namespace. A driver stores it and gives it back."""
 
     session_id: str
@@ -87,7 +87,7 @@ class ForkLink(Row):
     version: int  #: of the other session's log, as which it is seen
 
 
-class Head(Row):
+class Head(Row, frozen=True):
     """Where a session's log stands. Every read brings it, from the same instant as its rows."""
 
     key: SessionKey
@@ -107,7 +107,7 @@ class Head(Row):
     fork: ForkLink | None = None
 
 
-class SessionHeader(Row):
+class SessionHeader(Row, frozen=True):
     """The fields of a session that `PatchSession` replaces."""
 
     kind: str
@@ -119,14 +119,14 @@ class SessionHeader(Row):
     body: Body  #: all other fields but the state
 
 
-class SessionRow(Row):
+class SessionRow(Row, frozen=True):
     head: Head
     header: SessionHeader
     state: Body | None  #: None where it was not asked for
     counters: Mapping[str, int]  #: empty in lists
 
 
-class RunHeader(Row):
+class RunHeader(Row, frozen=True):
     """The fields of a run that change while it lasts."""
 
     status: str
@@ -137,7 +137,7 @@ class RunHeader(Row):
     has_summary: bool = False  #: one of its messages is a summary
 
 
-class RunRow(Row):
+class RunRow(Row, frozen=True):
     """One revision of a run, without its messages."""
 
     seq: int
@@ -159,7 +159,7 @@ class RunRow(Row):
     parts: Mapping[str, Body]  #: fields that patches replaced; they override those of the body
 
 
-class MessageRow(Row):
+class MessageRow(Row, frozen=True):
     """One message. The body has it all but its place, message_id and created_at.
 
     role to tool_calls are copies for whoever queries the storage. They are there for drivers that ask for them
@@ -184,7 +184,7 @@ class MessageRow(Row):
     tool_calls: Sequence[tuple[str, str]] = ()  #: id and name of each call
 
 
-class SwitchRow(Row):
+class SwitchRow(Row, frozen=True):
     switch_id: str
     from_agent: str | None
     to_agent: str
@@ -193,7 +193,7 @@ class SwitchRow(Row):
     version: int = 0  #: given by the driver at the commit: switches are ordered by it
 
 
-class HiddenRow(Row):
+class HiddenRow(Row, frozen=True):
     """Hides the messages that lie in both of its ranges, and the runs whose seq lies in `runs` if `positions` has no end.
 
     It counts for a reader of version v whose view ends at position p when since <= v, until is None or > v, and reach <= p.
@@ -211,7 +211,7 @@ class HiddenRow(Row):
 # What is written -----------------------------------------------------------------------------------------------------
 
 
-class PutRun(Row):
+class PutRun(Row, frozen=True):
     """Store a run, or a new revision of one, with its messages at the next positions.
 
     Replay: the revision is there with the same digest. With another: `Reason.RUN_CONFLICT`.
@@ -234,7 +234,7 @@ class PutRun(Row):
     counters: Mapping[str, int]
 
 
-class PatchRun(Row):
+class PatchRun(Row, frozen=True):
     """Replace a run's header and some parts of it, and add messages at the next positions.
 
     The run must be there in that revision, and patched that often: else `Reason.RUN_CHANGED`. Its cost must not depend on
@@ -250,24 +250,24 @@ class PatchRun(Row):
     counters: Mapping[str, int]
 
 
-class PatchSession(Row):
+class PatchSession(Row, frozen=True):
     """Replace the session's header and, when given, its state. Adds one to state_version."""
 
     header: SessionHeader
     state: Body | None = None
 
 
-class PutSwitch(Row):
+class PutSwitch(Row, frozen=True):
     switch: SwitchRow
 
 
-class Hide(Row):
+class Hide(Row, frozen=True):
     """Store hidden rows under the commit's operation id, valid from this commit's version on."""
 
     ranges: Sequence[tuple[tuple[int, int], tuple[int, int]]]  #: positions and runs of each row, both ends included
 
 
-class Show(Row):
+class Show(Row, frozen=True):
     """End the rows of a `Hide` of that id at this commit's version, where they have no end.
 
     Those that a revision hides, which name one, are not meant. No such rows: `Reason.HIDE_MISSING`.
@@ -276,20 +276,20 @@ class Show(Row):
     hide_id: str
 
 
-class SetDeleted(Row):
+class SetDeleted(Row, frozen=True):
     """Delete softly at a time, or restore (None)."""
 
     at: int | None
 
 
-class Seal(Row):
+class Seal(Row, frozen=True):
     """The first step of an erasure: drop the session's fields, state, name and counters, leave a tombstone.
 
     `Reason.FORKS` while `Head.forks` is not 0. The rest goes by `Driver.erase`.
     """
 
 
-class CountForks(Row):
+class CountForks(Row, frozen=True):
     """Add to `Head.forks`."""
 
     by: int
@@ -298,7 +298,7 @@ class CountForks(Row):
 Change: TypeAlias = PutRun | PatchRun | PatchSession | PutSwitch | Hide | Show | SetDeleted | Seal | CountForks
 
 
-class NewSession(Row):
+class NewSession(Row, frozen=True):
     """The session that a commit makes where there is none. Its counts begin where the fork's link says, or at 0."""
 
     header: SessionHeader
@@ -309,7 +309,7 @@ class NewSession(Row):
     counters: Mapping[str, int] = {}
 
 
-class Commit(Row):
+class Commit(Row, frozen=True):
     """Changes of one session, all or none of them. A commit that is not a replay adds one to the version.
 
     A driver judges in this order, at the commit's turn, and stops at the first that fails:
@@ -341,7 +341,7 @@ class Commit(Row):
     expected_state_version: int | None = None
 
 
-class RunReceipt(Row):
+class RunReceipt(Row, frozen=True):
     """Of a `PutRun` or `PatchRun`. Without messages: last_position == first_position - 1."""
 
     run_id: str
@@ -353,7 +353,7 @@ class RunReceipt(Row):
     replayed: bool = False
 
 
-class Committed(Row):
+class Committed(Row, frozen=True):
     """Done, now or (`replayed`) by an earlier commit. A replay's `head` is the session's present one."""
 
     head: Head
@@ -378,7 +378,7 @@ class Reason(Enum):
     TOO_LARGE = "larger than the storage takes"
 
 
-class Refused(Row):
+class Refused(Row, frozen=True):
     """Nothing was written. `head` is the session's actual one, if there is any."""
 
     reason: Reason
@@ -394,7 +394,7 @@ Outcome: TypeAlias = Committed | Refused
 Place: TypeAlias = tuple[int, str]  #: in the order of sessions: last_activity_at, session_id
 
 
-class SessionQuery(Row):
+class SessionQuery(Row, frozen=True):
     """Sessions by (last_activity_at, session_id), descending unless `reverse`, behind `after`; no tombstones."""
 
     namespace: str
@@ -411,12 +411,12 @@ class SessionQuery(Row):
     after: Place | None = None
 
 
-class SessionPage(Row):
+class SessionPage(Row, frozen=True):
     rows: Sequence[SessionRow]
     more: bool
 
 
-class RunQuery(Row):
+class RunQuery(Row, frozen=True):
     """All revisions of the runs from first_seq to last_seq, ascending by (seq, revision), or descending with `reverse`.
 
     With `run_id`: of that run only. A page ends after `limit` rows, or with the row that brings bodies and parts to
@@ -433,13 +433,13 @@ class RunQuery(Row):
     reverse: bool = False
 
 
-class RunPage(Row):
+class RunPage(Row, frozen=True):
     head: Head | None
     rows: Sequence[RunRow]
     more: bool
 
 
-class RunSearch(Row):
+class RunSearch(Row, frozen=True):
     """The newest revision of runs of all sessions that are not deleted, in an order that stays; at least one filter given.
 
     `owner` is the session's user; the other filters are the run's. `after` is a place that an earlier page gave.
@@ -458,12 +458,12 @@ class RunSearch(Row):
     after: str | None = None
 
 
-class FoundRuns(Row):
+class FoundRuns(Row, frozen=True):
     rows: Sequence[tuple[Head, RunRow, str]]  #: the last is the run's place, in the driver's own words
     more: bool
 
 
-class MessageQuery(Row):
+class MessageQuery(Row, frozen=True):
     """Messages whose position lies in one of the ranges, both ends included.
 
     Rows come range by range in the order given, ascending, or descending inside each range with `reverse`. A page ends
@@ -479,14 +479,14 @@ class MessageQuery(Row):
     message_id: str | None = None
 
 
-class MessagePage(Row):
+class MessagePage(Row, frozen=True):
     head: Head | None
     rows: Sequence[MessageRow]
     run_ids: Mapping[int, str]  #: by run_seq, of the rows' runs
     more: bool
 
 
-class HiddenQuery(Row):
+class HiddenQuery(Row, frozen=True):
     """All hidden rows, ended ones too, that overlap both ranges."""
 
     key: SessionKey
@@ -494,7 +494,7 @@ class HiddenQuery(Row):
     runs: tuple[int, int]
 
 
-class SwitchQuery(Row):
+class SwitchQuery(Row, frozen=True):
     """Switches by version, from first_version to last_version; descending with `reverse`."""
 
     key: SessionKey
@@ -504,7 +504,7 @@ class SwitchQuery(Row):
     reverse: bool = False
 
 
-class SwitchPage(Row):
+class SwitchPage(Row, frozen=True):
     head: Head | None
     rows: Sequence[SwitchRow]
     more: bool

@@ -24,7 +24,7 @@ from sessionledger.records import (
 
 __all__ = ["CONTEXT_STATUSES", "UNSET", "Cursor", "RunRecorder", "SessionStore", "Unset"]
 
-T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
 
 #: The runs whose messages a model should see again.
 CONTEXT_STATUSES = (RunStatus.COMPLETED, RunStatus.CANCELLED)
@@ -41,7 +41,7 @@ UNSET = Unset()
 
 
 @runtime_checkable
-class Cursor(Protocol[T_co]):
+class Cursor(Protocol[T]):
     """A lazy read: nothing is fetched before the first item is asked for.
 
     A cursor of one session's messages or runs fixes the session's head at its first fetch: what is appended, revised or
@@ -52,17 +52,17 @@ class Cursor(Protocol[T_co]):
     longer than the store's timeout, `DecodeError` for stored data that is damaged.
     """
 
-    def __aiter__(self) -> AsyncIterator[T_co]: ...
+    def __aiter__(self) -> AsyncIterator[T]: ...
 
-    async def page(self) -> Page[T_co]:
+    async def page(self) -> Page[T]:
         """The next page; its `next_token` is None when there is no more. Behind the end: a page without items."""
         ...
 
-    async def collect(self) -> list[T_co]:
+    async def collect(self) -> list[T]:
         """All that is left, in memory."""
         ...
 
-    async def first(self) -> T_co | None:
+    async def first(self) -> T | None:
         """The next item, or None."""
         ...
 
@@ -107,7 +107,7 @@ class RunRecorder(Protocol):
         status: RunStatus | str | None = None,
         output: Any = UNSET,
         error: Any = UNSET,
-        usage: Usage | None | Unset = UNSET,
+        usage: Usage | Unset | None = UNSET,
         metadata: Mapping[str, Any] | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> AppendReceipt:
@@ -295,7 +295,7 @@ class SessionStore(Protocol):
         status: RunStatus | str | None = None,
         output: Any = UNSET,
         error: Any = UNSET,
-        usage: Usage | None | Unset = UNSET,
+        usage: Usage | Unset | None = UNSET,
         metadata: Mapping[str, Any] | None = None,
         extra: Mapping[str, Any] | None = None,
         expected_status: RunStatus | str | Collection[RunStatus | str] | None = None,
@@ -343,9 +343,7 @@ class SessionStore(Protocol):
         `ConflictError` when there is no such retract."""
         ...
 
-    async def get_run(
-        self, run_id: str, *, session_id: str | None = None, revision: int | None = None
-    ) -> Run | None:
+    async def get_run(self, run_id: str, *, session_id: str | None = None, revision: int | None = None) -> Run | None:
         """A run with its messages, retracted ones included; the newest revision, or the one asked for; None: unknown.
 
         Without a session it is looked for in all of them; `ConflictError` names the sessions when several have it.

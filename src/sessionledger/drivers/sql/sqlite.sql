@@ -13,6 +13,12 @@ SELECT max(session_key) + 1 FROM sessions
 -- drop_tombstone
 DELETE FROM sessions WHERE session_key = ?
 
+-- drop_header
+DELETE FROM session_headers WHERE session_key = ?
+
+-- drop_state
+DELETE FROM session_states WHERE session_key = ?
+
 -- insert_session
 INSERT INTO sessions (session_key, namespace, session_id, incarnation, version, state_version, run_count, message_count, user_id,
   created_at, last_activity_at, deleted_at, erased, has_hidden, has_summary, forks, forked_from, forked_incarnation, forked_at,

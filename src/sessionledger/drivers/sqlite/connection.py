@@ -116,7 +116,8 @@ def error_of(error: Exception) -> Exception:
         return StorageFullError("the disk of the SQLite file is full: make room and repeat the call", driver="sqlite")
     if primary == sqlite3.SQLITE_CANTOPEN:
         return DriverError(
-            f"the SQLite file cannot be opened ({error}): does its folder exist, and may it be written?", driver="sqlite"
+            f"the SQLite file cannot be opened ({error}): does its folder exist, and may it be written?",
+            driver="sqlite",
         )
     if primary == sqlite3.SQLITE_READONLY:
         return DriverError("the SQLite file may not be written: mend its rights, or its folder's", driver="sqlite")

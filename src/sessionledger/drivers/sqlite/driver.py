@@ -183,7 +183,9 @@ def _path_of(url: StoreURL) -> str:
     """`sqlite:///name` is beside the working directory, `sqlite:////name` absolute, as SQLAlchemy has it."""
     path = url.path.removeprefix("/")
     if url.authority:
-        raise InvalidRecordError("an SQLite URL has three slashes: sqlite:///agents.db, or four for an absolute path", path="url")
+        raise InvalidRecordError(
+            "an SQLite URL has three slashes: sqlite:///agents.db, or four for an absolute path", path="url"
+        )
     return path or ":memory:"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -59,6 +59,12 @@ _decode_counters = msgspec.json.Decoder(dict[str, int]).decode
 _decode_place = msgspec.json.Decoder(tuple[int, int]).decode
 
 
+#: Made of as many columns as they have fields.
+_make_head: Callable[..., Head] = Head
+_make_run: Callable[..., RunRow] = RunRow
+_make_run_header: Callable[..., RunHeader] = RunHeader
+
+
 def load_head(db: sqlite3.Connection, key: SessionKey) -> tuple[Any, ...] | None:
     row: tuple[Any, ...] | None = db.execute(SQL["head"], (key.namespace, key.session_id)).fetchone()
     return row
@@ -67,7 +73,7 @@ def load_head(db: sqlite3.Connection, key: SessionKey) -> tuple[Any, ...] | None
 def head_of(row: Sequence[Any], key: SessionKey) -> Head:
     """Of a row of the columns that the statement `head` names."""
     fork = ForkLink(*row[14:19]) if row[14] is not None else None
-    return Head(key, *row[1:10], bool(row[10]), bool(row[11]), bool(row[12]), row[13], fork)
+    return _make_head(key, *row[1:10], bool(row[10]), bool(row[11]), bool(row[12]), row[13], fork)
 
 
 def session(db: sqlite3.Connection, key: SessionKey, state: bool) -> SessionRow | None:
@@ -84,7 +90,8 @@ def session(db: sqlite3.Connection, key: SessionKey, state: bool) -> SessionRow 
 
 
 def sessions(db: sqlite3.Connection, query: SessionQuery) -> SessionPage:
-    where, values = ["s.namespace = ?", "s.erased = 0"], [query.namespace]
+    where = ["s.namespace = ?", "s.erased = 0"]
+    values: list[Any] = [query.namespace]
     filters: Iterable[tuple[str, Any]] = (
         ("s.user_id = ?", query.user_id),
         ("h.agent_id = ?", query.agent_id),
@@ -235,7 +242,7 @@ def _run_of(db: sqlite3.Connection, key: int, row: Sequence[Any], *, bodies: boo
     """Of a row of the run's columns and its body; what patches added is read where there is any."""
     patch, body = row[4], row[19]
     if not patch and body is not None:
-        return RunRow(*row[:13], (), RunHeader(*row[13:18], row[18] != 0), body, {})
+        return _make_run(*row[:13], (), _make_run_header(*row[13:18], row[18] != 0), body, {})
     parts: dict[str, Body] = {}
     segments: list[tuple[int, int]] = []
     if patch or body is None:
@@ -244,8 +251,8 @@ def _run_of(db: sqlite3.Connection, key: int, row: Sequence[Any], *, bodies: boo
         if bodies:
             parts = dict(db.execute(SQL["parts"], place))
             body = parts.pop("", body)
-    header = RunHeader(*row[13:18], bool(row[18]))
-    return RunRow(*row[:13], segments, header, body or "", parts)
+    header = _make_run_header(*row[13:18], bool(row[18]))
+    return _make_run(*row[:13], segments, header, body or "", parts)
 
 
 def find_runs(db: sqlite3.Connection, search: RunSearch) -> FoundRuns:

@@ -106,7 +106,7 @@ def _commit(db: sqlite3.Connection, commit: Commit) -> Outcome:
     session_key = _put_head(db, commit, decision, session_key, counters)
     for change, receipt in decision.writes:
         _put_change(db, session_key, commit, change, receipt, decision.head.version)
-    if isinstance(decision.outcome, Committed) and not any(type(change) is PutRun for change in commit.changes):
+    if isinstance(decision.outcome, Committed) and not any(isinstance(change, PutRun) for change in commit.changes):
         receipts = _encode(decision.outcome.receipts).decode()
         db.execute(SQL["insert_operation"], (session_key, commit.operation_id, commit.digest, receipts))
     return decision.outcome
@@ -115,7 +115,7 @@ def _commit(db: sqlite3.Connection, commit: Commit) -> Outcome:
 def _look(db: sqlite3.Connection, commit: Commit) -> tuple[tuple[Any, ...] | None, Known]:
     """The session's row and what the decision needs; one statement for a lone append."""
     change = commit.changes[0] if len(commit.changes) == 1 else None
-    if type(change) is PutRun and change.revision == 1:
+    if isinstance(change, PutRun) and change.revision == 1:
         row = db.execute(SQL["head_and_run"], (*_names(commit), change.run_id, 1)).fetchone()
         if row is None:
             return None, Known(None)
@@ -139,16 +139,16 @@ def _known(db: sqlite3.Connection, commit: Commit, key: int, head: Head) -> Know
     hides: set[str] = set()
     puts = False
     for change in commit.changes:
-        if type(change) is PutRun:
+        if isinstance(change, PutRun):
             puts = True
             stored = db.execute(SQL["stored_run"], (change.run_id, key, change.revision)).fetchone()
             if stored is not None:
                 named[change.run_id, change.revision] = StoredRun(*stored)
-        if type(change) is PatchRun or (type(change) is PutRun and change.revision > 1):
+        if isinstance(change, PatchRun) or (isinstance(change, PutRun) and change.revision > 1):
             stored = db.execute(SQL["newest_run"], (change.run_id, key)).fetchone()
             if stored is not None:
                 newest[change.run_id] = StoredRun(*stored)
-        elif type(change) is Show and db.execute(SQL["hide_exists"], (key, change.hide_id)).fetchone():
+        elif isinstance(change, Show) and db.execute(SQL["hide_exists"], (key, change.hide_id)).fetchone():
             hides.add(change.hide_id)
     operation = None if puts else db.execute(SQL["operation"], (key, commit.operation_id)).fetchone()
     stored_operation = None if operation is None else StoredOperation(operation[0], _decode_receipts(operation[1]))
@@ -184,7 +184,8 @@ def _put_head(
     if session_key is not None:
         # its rows may still be there, under the old key
         new_key = db.execute(SQL["next_key"]).fetchone()[0]
-        db.execute(SQL["drop_tombstone"], (session_key,))
+        for name in ("drop_tombstone", "drop_header", "drop_state"):
+            db.execute(SQL[name], (session_key,))
         session_key = new_key
     fork = head.fork
     link = (fork.session_id, fork.incarnation, fork.position, fork.run_seq, fork.version) if fork else (None,) * 5
@@ -235,30 +236,29 @@ def _put_header(db: sqlite3.Connection, session_key: int, header: SessionHeader)
 def _put_change(
     db: sqlite3.Connection, key: int, commit: Commit, change: Change, receipt: RunReceipt | None, version: int
 ) -> None:
-    kind = type(change)
-    if kind is PutRun:
+    if isinstance(change, PutRun):
         assert receipt is not None
         _put_run(db, key, change, receipt)
         if change.revision == 1:
             return
-    elif kind is PatchRun:
+    elif isinstance(change, PatchRun):
         assert receipt is not None
         _patch_run(db, key, change, receipt)
         return
-    elif kind is PatchSession:
+    elif isinstance(change, PatchSession):
         _put_header(db, key, change.header)
         if change.state is not None:
             db.execute(SQL["put_state"], (key, change.state))
         return
-    elif kind is PutSwitch:
+    elif isinstance(change, PutSwitch):
         row = change.switch
         values: tuple[Any, ...] = (row.switch_id, row.from_agent, row.to_agent, row.reason, row.switched_at)
         db.execute(SQL["insert_switch"], (key, version, *values))
         return
-    elif kind is Show:
+    elif isinstance(change, Show):
         db.execute(SQL["show"], (version, key, change.hide_id))
         return
-    elif kind is Seal:
+    elif isinstance(change, Seal):
         _put_header(db, key, SessionHeader("agent", None, None, None, None, 0, "{}"))
         db.execute(SQL["put_state"], (key, "{}"))
         db.execute(SQL["insert_erasure"], (key,))
@@ -353,7 +353,9 @@ def erase(db: sqlite3.Connection, limit: int) -> bool:
 def _erase_rows(db: sqlite3.Connection, key: int, limit: int) -> None:
     for table, columns in _CONTENT:
         places = f"SELECT {columns} FROM {table} WHERE session_key = ?1 LIMIT ?2"
-        limit -= db.execute(f"DELETE FROM {table} WHERE session_key = ?1 AND ({columns}) IN ({places})", (key, limit)).rowcount
+        limit -= db.execute(
+            f"DELETE FROM {table} WHERE session_key = ?1 AND ({columns}) IN ({places})", (key, limit)
+        ).rowcount
         if limit <= 0:
             return
     db.execute(SQL["end_erasure"], (key,))

@@ -12,7 +12,17 @@ from sessionledger.errors import (
     SessionDeletedError,
     SessionExistsError,
 )
-from sessionledger.records import AgentSwitch, AppendReceipt, Message, Run, RunStatus, Session, SessionKind, ToolCall, Usage
+from sessionledger.records import (
+    AgentSwitch,
+    AppendReceipt,
+    Message,
+    Run,
+    RunStatus,
+    Session,
+    SessionKind,
+    ToolCall,
+    Usage,
+)
 from sessionledger.store import Store
 from sessionledger.testing.builders import answer, ask, call, result, run, texts, turn
 from sessionledger.testing.suite.bench import Bench, Storage
@@ -24,12 +34,8 @@ class AppendTests(Bench):
     async def test_a_receipt_says_what_was_stored(self, store: Store) -> None:
         first = await store.append(run("r1", "a", "b"))
         second = await store.append(run("r2", "c"))
-        assert first == AppendReceipt(
-            run_id="r1", run_seq=1, revision=1, first_position=1, last_position=2, version=1
-        )
-        assert second == AppendReceipt(
-            run_id="r2", run_seq=2, revision=1, first_position=3, last_position=3, version=2
-        )
+        assert first == AppendReceipt(run_id="r1", run_seq=1, revision=1, first_position=1, last_position=2, version=1)
+        assert second == AppendReceipt(run_id="r2", run_seq=2, revision=1, first_position=3, last_position=3, version=2)
 
     async def test_a_run_without_messages_has_no_positions(self, store: Store) -> None:
         receipt = await store.append(run("r1"))
@@ -322,7 +328,11 @@ class AppendTests(Bench):
     # usage
 
     async def test_the_usage_of_a_run_is_the_sum_of_its_messages(self, store: Store) -> None:
-        messages = [ask("q"), answer("a", usage=Usage(input_tokens=1)), answer("b", usage=Usage(input_tokens=2, requests=1))]
+        messages = [
+            ask("q"),
+            answer("a", usage=Usage(input_tokens=1)),
+            answer("b", usage=Usage(input_tokens=2, requests=1)),
+        ]
         await store.append(run("r1", *messages))
         await store.append(run("r2", *messages, usage=Usage(input_tokens=50)))
         await store.append(run("r3", "q"))

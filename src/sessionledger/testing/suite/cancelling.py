@@ -94,7 +94,9 @@ async def look(store: Store, session_id: str) -> Any:
         if session is not None:
             fields = ("name", "state", "current_agent", "state_version", "run_count", "message_count", "forked_at")
             seen.append([getattr(session, field) for field in fields])
-        seen.append([(one.seq, one.revision, one.run_id, one.status, one.metadata, texts(one.messages)) for one in runs])
+        seen.append(
+            [(one.seq, one.revision, one.run_id, one.status, one.metadata, texts(one.messages)) for one in runs]
+        )
         seen.append([(one.position, one.run_seq, one.content) for one in everything])
         seen.append([one.to_agent for one in switches])
     return seen

@@ -145,7 +145,10 @@ class FaithfulTests(Bench):
             content=[{"type": "text", "text": "x"}],
             format="openai.responses",
             name="name\0",
-            tool_calls=[ToolCall(tool_call_id="", name=""), ToolCall(tool_call_id="c\n" * 200, name="ü", arguments="{ }")],
+            tool_calls=[
+                ToolCall(tool_call_id="", name=""),
+                ToolCall(tool_call_id="c\n" * 200, name="ü", arguments="{ }"),
+            ],
             tool_call_id="c",
             error="e" * 1000,
             duration=0.1,
@@ -316,7 +319,11 @@ class FaithfulTests(Bench):
             await store.update_session("s", change={"state": {"x": value}})
         with pytest.raises(InvalidRecordError):
             await store.update_session("s", change=lambda s: msgspec.structs.replace(s, summary=value))
-        for fields in ({"output": value}, {"metadata": {"x": value}}, {"messages": [ask("y"), Message(role="a", content=value)]}):
+        for fields in (
+            {"output": value},
+            {"metadata": {"x": value}},
+            {"messages": [ask("y"), Message(role="a", content=value)]},
+        ):
             with pytest.raises(InvalidRecordError):
                 await store.update_run("s", run_id="r1", **fields)  # type: ignore[arg-type]
         assert (await store.get_session("s"), await store.get_run("r1")) == before
@@ -339,7 +346,13 @@ class FaithfulTests(Bench):
             await store.append(run("r1"), switch=AgentSwitch(to_agent=bad))
         with pytest.raises(InvalidRecordError):
             await store.append(run("r1"), operation_id=bad)
-        for call in (store.get_session(bad), store.get_run(bad), store.delete_session(bad), store.fork(bad), store.stats(bad)):
+        for call in (
+            store.get_session(bad),
+            store.get_run(bad),
+            store.delete_session(bad),
+            store.fork(bad),
+            store.stats(bad),
+        ):
             with pytest.raises(InvalidRecordError):
                 await call
         await untouched(store)

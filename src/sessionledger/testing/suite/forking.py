@@ -39,7 +39,9 @@ async def three_turns(store: Store) -> None:
 
 class ForkTests(Bench):
     async def test_a_fork_shares_everything(self, store: Store) -> None:
-        parent = Session(session_id="s", user_id="u", agent_id="a", name="n", state={"x": 1}, metadata={"m": 1}, summary="s")
+        parent = Session(
+            session_id="s", user_id="u", agent_id="a", name="n", state={"x": 1}, metadata={"m": 1}, summary="s"
+        )
         await store.create_session(parent)
         await three_turns(store)
         made = await store.fork("s", new_session_id="f")
@@ -61,7 +63,9 @@ class ForkTests(Bench):
         ("at", "count", "runs"),
         [(0, 0, 0), (1, 1, 1), (2, 2, 1), (3, 3, 2), (6, 6, 3), ("r1", 2, 1), ("r2", 4, 2), ("r3", 6, 3), (None, 6, 3)],
     )
-    async def test_a_fork_ends_where_it_was_asked_to(self, store: Store, at: int | str | None, count: int, runs: int) -> None:
+    async def test_a_fork_ends_where_it_was_asked_to(
+        self, store: Store, at: int | str | None, count: int, runs: int
+    ) -> None:
         await three_turns(store)
         whole = await shown(store, "s")
         made = await store.fork("s", at=at, new_session_id="f")

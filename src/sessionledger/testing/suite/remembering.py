@@ -92,7 +92,9 @@ class HistoryTests(Bench):
     # summaries
 
     async def test_history_begins_at_the_last_summary(self, store: Store) -> None:
-        await store.append([turn("r1"), run("r2", "q", summary("first"), "q2", summary("second"), answer("a")), turn("r3")])
+        await store.append(
+            [turn("r1"), run("r2", "q", summary("first"), "q2", summary("second"), answer("a")), turn("r3")]
+        )
         assert await remembered(store) == ["second", "a", "r3?", "r3!"]
         assert await remembered(store, last_runs=9) == ["second", "a", "r3?", "r3!"]
         assert await remembered(store, last_runs=1) == ["r3?", "r3!"]
@@ -139,7 +141,9 @@ class HistoryTests(Bench):
         assert await store.history("unknown", for_run="r1").collect() == []
 
     async def test_a_member_sees_itself(self, store: Store) -> None:
-        await store.append([turn("r1"), run("r2", "q", status="running"), run("m", "x", parent_run_id="r2", status="running")])
+        await store.append(
+            [turn("r1"), run("r2", "q", status="running"), run("m", "x", parent_run_id="r2", status="running")]
+        )
         assert await remembered(store, for_run="m") == ["r1?", "r1!", "x"]
 
     # tool calls
@@ -166,7 +170,8 @@ class HistoryTests(Bench):
         assert await remembered(store) == ["q", "q2"]
 
     @pytest.mark.parametrize(
-        ("count", "expected"), [(1, []), (2, ["r2?"]), (3, ["r2?"]), (4, [None, "A", "r2?"]), (5, ["q", None, "A", "r2?"])]
+        ("count", "expected"),
+        [(1, []), (2, ["r2?"]), (3, ["r2?"]), (4, [None, "A", "r2?"]), (5, ["q", None, "A", "r2?"])],
     )
     async def test_no_pair_is_cut_at_the_edge(self, store: Store, count: int, expected: list[str | None]) -> None:
         await store.append([run("r1", "q", call("a"), result("a", "A")), run("r2", "r2?", call("b"))])
@@ -196,7 +201,13 @@ class HistoryTests(Bench):
     async def test_history_does_not_depend_on_its_pages(self, store: Store, rows: int) -> None:
         for number in range(6):
             name = f"r{number}"
-            messages = [ask(f"{name}?"), call(f"{name}a", f"{name}b"), result(f"{name}b"), result(f"{name}a"), answer(f"{name}!")]
+            messages = [
+                ask(f"{name}?"),
+                call(f"{name}a", f"{name}b"),
+                result(f"{name}b"),
+                result(f"{name}a"),
+                answer(f"{name}!"),
+            ]
             await store.append(run(name, *messages, status="failed" if number == 2 else "completed"))
         await store.append(run("r6", "open?", call("x"), result("x"), status="running"))
         await store.append(run("r3", "revised?", summary("sum"), answer("revised!")), revise=True)

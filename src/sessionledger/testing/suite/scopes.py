@@ -139,7 +139,9 @@ ATTACKS: dict[str, list[Attack]] = {
 #: They are about the store alone.
 HARMLESS = {"open", "close", "health", "schema_version", "upgrade_schema", "durability", "scoped"}
 
-CASES = [pytest.param(attack, id=f"{name}-{n}") for name, attacks in ATTACKS.items() for n, attack in enumerate(attacks)]
+CASES = [
+    pytest.param(attack, id=f"{name}-{n}") for name, attacks in ATTACKS.items() for n, attack in enumerate(attacks)
+]
 
 
 async def victim(view: Store) -> None:
@@ -149,7 +151,9 @@ async def victim(view: Store) -> None:
         state={SECRET: SECRET},
         switch=AgentSwitch(to_agent=SECRET, reason=SECRET),
     )
-    await view.append(run("open", ask(SECRET), status="running", parent_run_id="parent", agent_id=SECRET, user_id="owner"))
+    await view.append(
+        run("open", ask(SECRET), status="running", parent_run_id="parent", agent_id=SECRET, user_id="owner")
+    )
     await view.append(run("open2", ask(SECRET), agent_id=SECRET))
     await view.update_session("s", change={"name": SECRET})
     await view.retract("s", run_id="open2", operation_id="hidden")

@@ -64,7 +64,9 @@ class SessionTests(Bench):
             await store.create_session(Session(session_id="s", state={"a": 2}), operation_id="o")
 
     async def test_what_the_store_keeps_is_not_taken_over(self, store: Store) -> None:
-        given = Session(session_id="s", version=7, state_version=8, run_count=9, message_count=10, deleted_at=datetime.now(UTC))
+        given = Session(
+            session_id="s", version=7, state_version=8, run_count=9, message_count=10, deleted_at=datetime.now(UTC)
+        )
         made = await store.create_session(given)
         assert (made.version, made.state_version, made.run_count, made.message_count) == (1, 1, 0, 0)
         assert made.deleted_at is None
@@ -85,7 +87,9 @@ class SessionTests(Bench):
         assert made == [(await there(store)).name]
 
     async def test_an_upsert_makes_or_replaces(self, store: Store) -> None:
-        made = await store.upsert_session(Session(session_id="s", user_id="u", name="a", state={"x": 1}, metadata={"m": 1}))
+        made = await store.upsert_session(
+            Session(session_id="s", user_id="u", name="a", state={"x": 1}, metadata={"m": 1})
+        )
         await store.append(turn("r1"))
         changed = await store.upsert_session(Session(session_id="s", user_id="u", name="b", state={"y": 2}))
         assert (changed.name, changed.state, changed.metadata, changed.user_id) == ("b", {"y": 2}, {}, "u")
@@ -115,7 +119,13 @@ class SessionTests(Bench):
 
     async def test_a_mapping_replaces_the_fields_it_names(self, store: Store) -> None:
         await store.create_session(Session(session_id="s", name="a", state={"x": 1}, agent_id="a"))
-        change = {"name": None, "state": {"y": [1.0, -0.0]}, "summary": "sum", "current_agent": "b", "kind": SessionKind.TEAM}
+        change = {
+            "name": None,
+            "state": {"y": [1.0, -0.0]},
+            "summary": "sum",
+            "current_agent": "b",
+            "kind": SessionKind.TEAM,
+        }
         after = await store.update_session("s", change=change)
         assert after == await there(store)
         assert (after.name, after.summary, after.current_agent, after.agent_id) == (None, "sum", "b", "a")
@@ -335,7 +345,9 @@ class SessionTests(Bench):
             answer("done", usage=usage),
         ]
         await store.append(run("r1", *messages))
-        await store.append(run("r2", "q", usage=Usage(input_tokens=2**62, cost=Decimal("1.1"), currency="USD"), status="failed"))
+        await store.append(
+            run("r2", "q", usage=Usage(input_tokens=2**62, cost=Decimal("1.1"), currency="USD"), status="failed")
+        )
         await store.append(run("r3", "q", status="running"))
         await store.update_run("s", run_id="r3", messages=[answer("x", usage=usage), call("c")], status="cancelled")
         session = await there(store)

@@ -65,7 +65,9 @@ class UpdateTests(Bench):
 
     async def test_usage_is_summed_until_it_is_given(self, store: Store) -> None:
         await store.append(run("r1", answer("a", usage=Usage(input_tokens=1)), status="running"))
-        await store.update_run("s", run_id="r1", messages=[answer("b", usage=Usage(input_tokens=2, cost=Decimal("0.10")))])
+        await store.update_run(
+            "s", run_id="r1", messages=[answer("b", usage=Usage(input_tokens=2, cost=Decimal("0.10")))]
+        )
         assert (await stored(store)).usage == Usage(input_tokens=3, cost=Decimal("0.10"))
         await store.update_run("s", run_id="r1", usage=Usage(input_tokens=9))
         await store.update_run("s", run_id="r1", messages=[answer("c", usage=Usage(input_tokens=5))])

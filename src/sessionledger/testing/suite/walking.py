@@ -437,7 +437,9 @@ class CursorTests(Bench):
     @pytest.mark.parametrize("rows", [1, 3])
     @pytest.mark.parametrize("walk", WALKS)
     @pytest.mark.parametrize("change", CHANGES)
-    async def test_a_walk_that_has_begun_goes_on_as_it_was(self, store: Store, change: str, walk: str, rows: int) -> None:
+    async def test_a_walk_that_has_begun_goes_on_as_it_was(
+        self, store: Store, change: str, walk: str, rows: int
+    ) -> None:
         await session_with_all(store)
         small_pages(store, rows=rows)
         expected = await WALKS[walk](store).collect()
@@ -472,7 +474,9 @@ class CursorTests(Bench):
 
     @pytest.mark.parametrize("walk", WALKS)
     @pytest.mark.parametrize("how", ["softly", "for good", "made again", "forked again"])
-    async def test_a_session_that_is_deleted_under_a_cursor_is_an_error(self, store: Store, walk: str, how: str) -> None:
+    async def test_a_session_that_is_deleted_under_a_cursor_is_an_error(
+        self, store: Store, walk: str, how: str
+    ) -> None:
         await session_with_all(store)
         small_pages(store, rows=1)
         cursor = WALKS[walk](store)

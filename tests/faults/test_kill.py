@@ -1,0 +1,59 @@
+"""kill -9 of the writing process, at random.
+
+The dose is SESSIONLEDGER_KILLS, 100 unless it is set. Several tasks of a process write to sessions of their own and to one that
+they share; each acknowledges every call that has returned. Half of the processes kill themselves as they execute a statement,
+half are killed from outside. Each finds the database as the one before has left it; some find none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sessionledger import open_store
+
+from .trial import Moment, Trial, Writer
+
+KILLS = int(os.environ.get("SESSIONLEDGER_KILLS", "100"))
+KILLS_OF_ONE_DATABASE = 12
+
+
+@contextmanager
+def trial_of(path: Path) -> Iterator[tuple[Trial, asyncio.Runner]]:
+    with asyncio.Runner() as runner:
+        model = runner.run(open_store("memory://").open())
+        try:
+            yield Trial(path, model), runner
+        finally:
+            runner.run(model.close())
+
+
+@pytest.mark.parametrize("seed", range(-(-KILLS // KILLS_OF_ONE_DATABASE)))
+def test_a_killed_writer_leaves_whole_steps(seed: int, tmp_path: Path) -> None:
+    chance = random.Random(seed)
+    kills = min(KILLS_OF_ONE_DATABASE, KILLS - seed * KILLS_OF_ONE_DATABASE)
+    writer = Writer()
+    with trial_of(tmp_path / "sessions.db") as (trial, runner):
+        try:
+            for kill in range(kills):
+                killed, writer = writer, Writer()
+                acknowledged = killed.work(trial.orders, Moment.chosen(chance, new=kill == 0))
+                runner.run(trial.check(acknowledged))
+        finally:
+            writer.close()
+
+
+@pytest.mark.parametrize("broken", ["acknowledges first", "writes without transactions"])
+def test_a_writer_that_breaks_the_promise_is_noticed(broken: str, tmp_path: Path) -> None:
+    moment = Moment(acknowledgements=1) if broken == "acknowledges first" else Moment(last_statement=45)
+    with trial_of(tmp_path / "sessions.db") as (trial, runner), closing(Writer()) as writer:
+        acknowledged = writer.work(msgspec.structs.replace(trial.orders, broken=broken), moment)
+        with pytest.raises(AssertionError):
+            runner.run(trial.check(acknowledged))
