@@ -321,7 +321,7 @@ def test_summary_as_json(invoke: Invoke, sample: Path) -> None:
 def test_a_file_that_is_not_there_is_one_sentence(invoke: Invoke, tmp_path: Path) -> None:
     result = invoke("import", tmp_path / "none.jsonl")
     assert result.exit_code == 2
-    assert "No such file" in result.stderr
+    assert "does not exist" in result.stderr
 
 
 def test_bad_line_errors_are_value_errors() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -49,21 +50,31 @@ class Writer:
 
     def work(self, orders: Orders, moment: Moment) -> list[tuple[int, int]]:
         """Let it work until that moment, and no longer; the tasks and steps that it acknowledged."""
-        process = self.process
-        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-        orders = msgspec.structs.replace(orders, last_statement=moment.last_statement)
-        process.stdin.write(msgspec.json.encode(orders).decode() + "\n")
-        process.stdin.flush()
+        self.order(msgspec.structs.replace(orders, last_statement=moment.last_statement))
+        stdout = self.process.stdout
+        assert stdout is not None
         lines = []
         if moment.last_statement is None:
-            lines = [process.stdout.readline() for _ in range(moment.acknowledgements)]
+            lines = [stdout.readline() for _ in range(moment.acknowledgements)]
             time.sleep(moment.pause)
-            process.kill()
-        lines += process.stdout.readlines()
-        errors = process.stderr.read()
-        assert process.wait(timeout=60) == -9, errors
-        self.close()
+            self.process.kill()
+        lines += stdout.readlines()
+        assert self.end() == -signal.SIGKILL
         return [(int(task), int(number)) for task, number in map(str.split, lines)]
+
+    def order(self, orders: Orders) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(msgspec.json.encode(orders).decode() + "\n")
+        self.process.stdin.flush()
+
+    def end(self) -> int:
+        """Wait for its end; its exit code."""
+        assert self.process.stderr is not None
+        errors = self.process.stderr.read()
+        code = self.process.wait(timeout=60)
+        assert code in (0, -signal.SIGKILL), errors
+        self.close()
+        return code
 
     def close(self) -> None:
         self.process.kill()

@@ -8,28 +8,42 @@ import os
 import signal
 import sqlite3
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 import msgspec
 
-from sessionledger import open_store
+from sessionledger import SessionStore, open_store
 from sessionledger.drivers.sqlite import connection
 
 from .script import Hands, Script
 
-__all__ = ["Orders"]
+__all__ = ["CALLS", "Orders"]
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     begin: list[int]  #: the step that each task begins with
     last_statement: int | None = None  #: the process kills itself when it executes this one, counted from 1
+    last_commit: int | None = None  #: or this many transactions after it began
+    only: str | None = None  #: the name of the one call that it makes, instead of its script
     broken: str | None = None  #: how the writer is to break its promise
+
+
+#: Calls of several transactions.
+CALLS: dict[str, Callable[[SessionStore], Awaitable[Any]]] = {
+    "erase": lambda store: store.delete_session("fork", soft=False, operation_id="o"),
+    "erase with forks": lambda store: store.delete_session("parent", soft=False, forks=True, operation_id="o"),
+    "fork": lambda store: store.fork("parent", new_session_id="new", operation_id="o"),
+}
 
 
 async def main(orders: Orders) -> None:
     async with open_store(orders.url) as store, anyio.create_task_group() as tasks:
+        if orders.only is not None:
+            await CALLS[orders.only](store)
+            return
         hands = Hands(store, recording=True)
         for task, first in enumerate(orders.begin):
             tasks.start_soon(work, hands, task, first, orders.broken == "acknowledges first")
@@ -49,12 +63,16 @@ def acknowledge(task: int, number: int) -> None:
     os.write(1, f"{task} {number}\n".encode())
 
 
-def die_at(last: int) -> None:
-    numbers = itertools.count(1)
+def die_at(orders: Orders) -> None:
+    statements, commits = itertools.count(1), itertools.count(1)
+    begun = 0
 
-    def count(_: str) -> None:
-        if next(numbers) >= last:
+    def count(statement: str) -> None:
+        nonlocal begun
+        if next(statements) == orders.last_statement or (orders.last_commit is not None and begun >= orders.last_commit):
             os.kill(os.getpid(), signal.SIGKILL)
+        if statement == "COMMIT":
+            begun = next(commits)
 
     class Counting(connection._Connection):
         def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -78,6 +96,6 @@ if __name__ == "__main__":
     orders = msgspec.json.decode(sys.stdin.readline(), type=Orders)
     if orders.broken == "writes without transactions":
         without_transactions()
-    if orders.last_statement is not None:
-        die_at(orders.last_statement)
+    if orders.last_statement is not None or orders.last_commit is not None:
+        die_at(orders)
     asyncio.run(main(orders))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
@@ -19,12 +19,12 @@ __all__ = ["import_command", "summary_sentence"]
 
 
 @click.command("import")
-@click.argument("file", type=click.File("rb"), metavar="FILE.jsonl")
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, allow_dash=True), metavar="FILE.jsonl")
 @target_options("--to", "--store")
 @click.option("--strict", is_flag=True, help="Stop at the first bad line.")
 @json_option
 @click.pass_obj
-def import_command(target: Target, file: BinaryIO, strict: bool, as_json: bool) -> None:
+def import_command(target: Target, path: str, strict: bool, as_json: bool) -> None:
     """Import conversations of OpenAI chat messages, one a line.
 
     FILE.jsonl may be "-": standard input. A line is {"conversation_id": …, "messages": [{"role": …, "content": …}, …],
@@ -33,7 +33,8 @@ def import_command(target: Target, file: BinaryIO, strict: bool, as_json: bool) 
     A second import stores nothing twice; of a conversation that has grown it stores what is new. Without
     conversation_id a line's content is its identity. A bad line is named and passed over, and the exit code is 1 then.
     """
-    summary = target.run(lambda store: _import(store, file, strict))
+    with click.open_file(path, "rb") as file:
+        summary = target.run(lambda store: _import(store, cast(BinaryIO, file), strict))
     if as_json:
         json_line(asdict(summary))
     else:

@@ -1,4 +1,4 @@
-"""Small commits and rows for tests that speak to a driver past the store, and readers that page through all it holds."""
+"""Small commits and rows for tests that speak to a driver past the store, and readers of all that it holds."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""The suite: one class that holds every test a driver must pass, put together from its themes."""
+"""The suite: one class with every test that a driver must pass, put together from its themes."""
 
-from sessionledger.testing.suite.bench import Storage
+from __future__ import annotations
+
 from sessionledger.testing.suite.appending import AppendTests
+from sessionledger.testing.suite.bench import Storage
 from sessionledger.testing.suite.cancelling import CancelTests
 from sessionledger.testing.suite.commits import CommitTests
 from sessionledger.testing.suite.deleting import DeleteTests
@@ -25,6 +27,7 @@ __all__ = ["DriverSuite", "Storage"]
 
 
 class DriverSuite(
+    # the driver, past the store
     CommitTests,
     JudgingTests,
     ReplayTests,
@@ -32,6 +35,7 @@ class DriverSuite(
     PageTests,
     ListingTests,
     KeepingTests,
+    # the store on it
     FaithfulTests,
     AppendTests,
     UpdateTests,
@@ -45,4 +49,18 @@ class DriverSuite(
     ScopeTests,
     CancelTests,
 ):
-    """TODO"""
+    """Every test of the kit, for the driver that a subclass names.
+
+    ```python
+    class TestShelf(DriverSuite):
+        factory = ShelfDriver
+
+        @pytest.fixture
+        def url(self, tmp_path):
+            return f"shelf://{tmp_path}"
+    ```
+
+    `url` names a storage that is empty, and that is still there when it is opened once more, at the same time or later. It
+    may be a fixture of any kind, so that it can start a server and stop it. The tests run by anyio's pytest plug-in, on
+    every event loop that the driver's `info.backends` names. A subclass may add tests; it overrides none.
+    """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -41,8 +42,8 @@ class Bench:
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        tests = {name for base in cls.__mro__[1:] for name in vars(base) if name.startswith("test_")}
-        overridden = sorted(tests & set(vars(cls)))
+        names = Counter(name for base in cls.__mro__ for name in vars(base) if name.startswith("test_"))
+        overridden = sorted(name for name, count in names.items() if count > 1)
         if overridden:
             raise TypeError(f"{cls.__name__} overrides {overridden[0]!r}: a test of the conformance kit stays as it is")
         if "factory" in vars(cls):

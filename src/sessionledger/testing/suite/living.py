@@ -85,13 +85,11 @@ class LifeTests(Bench):
             await view.get_session("s")
 
     async def test_closing_waits_for_what_is_being_written(self, storage: Storage) -> None:
-        store = storage.store()
-        async with store:
-            async with anyio.create_task_group() as group:
-                for number in range(8):
-                    group.start_soon(store.append, turn(f"r{number}"))
-                await checkpoint()
-                group.cancel_scope.cancel()
+        async with storage.store() as store, anyio.create_task_group() as group:
+            for number in range(8):
+                group.start_soon(store.append, turn(f"r{number}"))
+            await checkpoint()
+            group.cancel_scope.cancel()
         async with storage.store() as store:
             runs = await store.runs("s").collect()
             assert [one.seq for one in runs] == list(range(1, len(runs) + 1))

@@ -224,7 +224,7 @@ class HistoryTests(Bench):
         assert expected[0] == ["sum", "revised!", "r5?", None, "done", "done", "r5!"]
         small_pages(store, rows=rows)
         assert [await remembered(store, **window) for window in windows] == expected
-        walked = []
+        walked: list[Message] = []
         cursor = store.history("s", page_size=rows)
         while (page := await cursor.page()).items:
             assert len(page.items) <= rows

@@ -444,7 +444,7 @@ class CursorTests(Bench):
         small_pages(store, rows=rows)
         expected = await WALKS[walk](store).collect()
         cursor = WALKS[walk](store)
-        walked = [await cursor.first()]
+        walked: list[Any] = [await cursor.first()]
         await CHANGES[change](store)
         walked += await cursor.collect()
         if walk.startswith("runs"):
