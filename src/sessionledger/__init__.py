@@ -3,11 +3,10 @@
 from importlib.metadata import PackageNotFoundError, version
 
 import sessionledger.drivers  # noqa: F401 - first, or the package would replace the function `drivers` later
+from sessionledger import errors, records
 from sessionledger.errors import *  # noqa: F403
-from sessionledger.errors import __all__ as _errors
 from sessionledger.protocol.store import CONTEXT_STATUSES, Cursor, RunRecorder, SessionStore
 from sessionledger.records import *  # noqa: F403
-from sessionledger.records import __all__ as _records
 from sessionledger.registry import InstalledDriver, drivers, open_store
 
 try:
@@ -23,6 +22,6 @@ __all__ = [
     "SessionStore",
     "drivers",
     "open_store",
-    *_errors,
-    *_records,
 ]
+__all__ += errors.__all__
+__all__ += records.__all__

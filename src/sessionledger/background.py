@@ -1,8 +1,8 @@
 """Work that must not end with the task that asked for it.
 
-A commit that was sent, and the end of a recording, go on when their caller is cancelled. On asyncio they are tasks of the event
-loop, because a plain `task.cancel()` reaches into every cancel scope; on trio they are children of a task group that is open
-as long as the store's ``async with`` block.
+A commit that was sent, and the end of a recording, go on when their caller is cancelled. On asyncio they are tasks of
+the event loop, because a plain `task.cancel()` reaches into every cancel scope; on trio they are children of a task
+group that is open as long as the store's ``async with`` block.
 """
 
 from __future__ import annotations

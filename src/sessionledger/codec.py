@@ -36,6 +36,7 @@ from sessionledger.records import (
     SessionStats,
     Usage,
 )
+from sessionledger.validate import MAX_COUNT
 
 __all__ = [
     "EMPTY",
@@ -58,6 +59,7 @@ __all__ = [
     "switch_from_row",
     "switch_to_row",
     "to_micros",
+    "token_columns",
     "usage_of_messages",
 ]
 
@@ -153,7 +155,7 @@ def _row(message: Message, created_at: int, index: int) -> MessageRow:
 
 
 def _row_with_copies(message: Message, created_at: int, index: int) -> MessageRow:
-    usage = message.usage
+    input_tokens, output_tokens = token_columns(message.usage)
     return replace(
         _row(message, created_at, index),
         role=_copy(message.role),
@@ -161,8 +163,8 @@ def _row_with_copies(message: Message, created_at: int, index: int) -> MessageRo
         name=_copy(message.name),
         tool_call_id=_copy(message.tool_call_id),
         model=_copy(message.model),
-        input_tokens=usage.input_tokens if usage else None,
-        output_tokens=usage.output_tokens if usage else None,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
         error=_copy(message.error),
         tool_calls=[(_copy(call.tool_call_id) or "", _copy(call.name) or "") for call in message.tool_calls],
     )
@@ -257,10 +259,17 @@ def header_of_run(run: Run, usage: Usage | None, at: int) -> RunHeader:
         run.status.value,
         updated_at,
         finished_at,
-        usage.input_tokens if usage else None,
-        usage.output_tokens if usage else None,
+        *token_columns(usage),
         "summary" in [message.kind for message in run.messages],
     )
+
+
+def token_columns(usage: Usage | None) -> tuple[int | None, int | None]:
+    """Input and output tokens, or None where a column cannot hold the sum."""
+    if usage is None:
+        return None, None
+    tokens = (usage.input_tokens, usage.output_tokens)
+    return tokens if max(tokens) <= MAX_COUNT else (None, None)
 
 
 def usage_of_messages(messages: Iterable[Message]) -> Usage | None:

@@ -106,7 +106,7 @@ class Context:
             raise StoreClosedError("the store is not open: use 'async with open_store(…)' or 'await store.open()'")
         if self._pid != os.getpid():
             raise WrongProcessError(
-                f"the store was opened by process {self._pid}, this is {os.getpid()}: open a store of its own after a fork"
+                f"the store was opened by process {self._pid}, this is {os.getpid()}: open a store of its own in each"
             )
         if self._loop != _current_loop():
             raise WrongLoopError("the store was opened in another event loop: open one in each loop")
@@ -142,7 +142,9 @@ class Context:
         return Deadline(self.timeout, "is the storage reachable?")
 
     def lock(self, key: Hashable) -> anyio.Lock:
-        """Of a session or a run, for changes that read first: those of one process take turns, and don't fail each other."""
+        """Of a session or a run, for changes that read first: those of one process take turns, and don't fail each
+        other.
+        """
         lock = self._locks.setdefault(key, anyio.Lock())
         self._locks.move_to_end(key)
         if len(self._locks) > _MAX_LOCKS:

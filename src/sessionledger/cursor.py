@@ -24,7 +24,9 @@ class Walk(Protocol[T_co]):
         ...
 
     async def fetch(self, want: int) -> Sequence[T_co]:
-        """The next items: at least one, about `want`, at most a page. None: the end. Each call is bounded by one deadline."""
+        """The next items: at least one, about `want`, at most a page. None: the end. Each call is bounded by one
+        deadline.
+        """
         ...
 
     def token(self, item: Any) -> str:

@@ -19,7 +19,8 @@ SETTLE: Final = "repeat it with the same run_id or operation_id to settle it, it
 class Deadline:
     """A `DriverTimeoutError` when the block takes longer than `timeout` seconds (None: no bound).
 
-    On asyncio it does what `asyncio.timeout` does, by the same rules, at a fifth of the cost: every page of a cursor has one.
+    On asyncio it does what `asyncio.timeout` does, by the same rules, at a fifth of the cost: every page of a cursor
+    has one.
     """
 
     __slots__ = ("_cancelling", "_expired", "_hint", "_scope", "_task", "_timeout", "_timer")

@@ -1,7 +1,7 @@
 """Digests, version 1: 16 bytes of BLAKE2b over canonical JSON.
 
-Canonical: keys sorted, fields at their default left out, no white space, numbers as they are (-0.0 is not 0, 1 is not 1.0),
-without what the store fills in. Two records have one digest when they are equal.
+Canonical: keys sorted, fields at their default left out, no white space, numbers as they are (-0.0 is not 0, 1 is not
+1.0), without what the store fills in. Two records have one digest when they are equal.
 """
 
 from __future__ import annotations

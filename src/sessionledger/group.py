@@ -1,8 +1,8 @@
 """Concurrent commits share a call of the driver.
 
-What arrives while a group is being written forms the next one; a lone commit waits for nobody. A session has one group in
-flight, so that its commits are judged in the order in which they came. A commit that was sent goes on when its caller is
-cancelled; one that still waits is taken back.
+What arrives while a group is being written forms the next one; a lone commit waits for nobody. A session has one group
+in flight, so that its commits are judged in the order in which they came. A commit that was sent goes on when its
+caller is cancelled; one that still waits is taken back.
 """
 
 from __future__ import annotations

@@ -188,9 +188,9 @@ class HistoryWalk:
 class Pairing:
     """Lets messages through, but no tool call without its result and no result without its call.
 
-    A message with calls waits until each is answered. When the user speaks before that, or too many messages wait, its calls
-    will not be answered: it goes on without them if it says something, else it is left out, and so are the results of its
-    other calls.
+    A message with calls waits until each is answered. When the user speaks before that, or too many messages wait, its
+    calls will not be answered: it goes on without them if it says something, else it is left out, and so are the
+    results of its other calls.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,8 @@
 """Where a session's items lie, and which of them show: forks and hidden ranges, resolved in one place.
 
-A session that was forked shares the beginning of another one, which may be a fork itself. A view is the chain of them: a layer
-for each session, oldest first, each with the positions and the runs that it contributes, and the version as which it is seen.
+A session that was forked shares the beginning of another one, which may be a fork itself. A view is the chain of them:
+a layer for each session, oldest first, each with the positions and the runs that it contributes, and the version as
+which it is seen.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Layer(msgspec.Struct, frozen=True):
     has_summary: bool
 
     def own(self, row: MessageRow) -> bool:
-        """Whether the message's run belongs to the view: a fork at the end of a run leaves out those that began later."""
+        """Whether the message's run belongs to the view: a fork at the end of a run leaves out what began later."""
         return row.run_seq <= self.last_seq
 
     def newest(self, revisions: Sequence[RunRow]) -> RunRow | None:

@@ -227,7 +227,9 @@ class RunReader:
 
 
 async def find_run(context: Context, view: View, run_id: str) -> tuple[int, list[RunRow]] | None:
-    """The revisions of a run that a view knows, oldest first, and the layer that has them; the session's own come first."""
+    """The revisions of a run that a view knows, oldest first, and the layer that has them; the session's own come
+    first.
+    """
     for index in range(len(view.layers) - 1, -1, -1):
         rows = await revisions(context, view, index, run_id)
         if rows:

@@ -1,8 +1,9 @@
 """The records that a store keeps: frozen, keyword-only msgspec structs.
 
-Times are aware UTC datetimes with microseconds, durations are seconds as float, ids are text. A field annotated `Any` or
-`dict[str, Any]` holds JSON: None, bool, int, float, str, list and dict with text keys, as they come out of a JSON parser.
-What goes in comes out equal; what JSON cannot hold (bytes, sets, tuples, NaN) is refused when it is stored, never converted.
+Times are aware UTC datetimes with microseconds, durations are seconds as float, ids are text. A field annotated `Any`
+or `dict[str, Any]` holds JSON: None, bool, int, float, str, list and dict with text keys, as they come out of a JSON
+parser. What goes in comes out equal; what JSON cannot hold (bytes, sets, tuples, NaN) is refused when it is stored,
+never converted.
 
 `metadata` belongs to the user, `extra` to an adapter: whatever its framework has that there is no field for.
 """
@@ -39,7 +40,7 @@ T = TypeVar("T")
 #: Sums of costs are exact: the default context would round them to 28 digits.
 _EXACT = Context(prec=10_000)
 
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
@@ -134,8 +135,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One message of a run.
 
     `message_id` may be left out: the append derives one from the run's id and the message's index in the run.
-    `format` names the dialect of a structured `content` ("openai.chat", "openai.responses", "anthropic", "google.genai" …);
-    None stands for text and for the parts of OpenTelemetry's GenAI conventions.
+    `format` names the dialect of a structured `content` ("openai.chat", "openai.responses", "anthropic", "google.genai"
+    …); None stands for text and for the parts of OpenTelemetry's GenAI conventions.
     """
 
     message_id: str | None = None
@@ -166,8 +167,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One run of an agent in a session: what went in, every message, what came out, what it used.
 
-    `run_id` may be left out: the append makes a UUIDv7. `usage` is the run's own, without its children's; when it is left
-    out, it is the sum of its messages'.
+    `run_id` may be left out: the append makes a UUIDv7. `usage` is the run's own, without its children's; when it is
+    left out, it is the sum of its messages'.
     """
 
     run_id: str | None = None

@@ -76,7 +76,8 @@ def _conflict(refused: Refused, commit: Commit, version: int, state_version: int
     texts = {
         Reason.VERSION: f"session {session_id!r} is at version {version}, not {commit.expected_version}: read it again",
         Reason.STATE_VERSION: (
-            f"session {session_id!r} is at state version {state_version}, not {commit.expected_state_version}: read it again"
+            f"session {session_id!r} is at state version {state_version}, not {commit.expected_state_version}: "
+            "read it again"
         ),
         Reason.INCARNATION: f"session {session_id!r} was deleted and made again meanwhile: read it again",
         Reason.OPERATION_CONFLICT: (

@@ -41,11 +41,12 @@ class InstalledDriver(msgspec.Struct, frozen=True, kw_only=True):
 def open_store(url: str, *, timeout: float | None = 30.0, **options: Any) -> Store:
     """A store for that URL, not open yet: use it with ``async with``, or call `open`.
 
-    `timeout` bounds every call and every page of a cursor, in seconds; None: no bound. The other options are the driver's; the
-    URL's query may give them as well (``sqlite:///agents.db?durability=process``).
+    `timeout` bounds every call and every page of a cursor, in seconds; None: no bound. The other options are the
+    driver's; the URL's query may give them as well (``sqlite:///agents.db?durability=process``).
 
-    `DriverNotFoundError` when no installed driver takes the URL's scheme, `MissingDependencyError` when the driver lacks a
-    package, `DriverIncompatibleError` when it is of another protocol version, `InvalidRecordError` for an unknown option.
+    `DriverNotFoundError` when no installed driver takes the URL's scheme, `MissingDependencyError` when the driver
+    lacks a package, `DriverIncompatibleError` when it is of another protocol version, `InvalidRecordError` for an
+    unknown option.
     """
     parsed = parse_url(url)
     factory = _load(_find(parsed.scheme))
@@ -66,7 +67,7 @@ def open_store(url: str, *, timeout: float | None = 30.0, **options: Any) -> Sto
 
 def drivers() -> list[InstalledDriver]:
     """What is installed, by scheme; a driver that lacks a package is listed with its problem."""
-    found = []
+    found: list[InstalledDriver] = []
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         package = entry.dist.name if entry.dist is not None else entry.module.partition(".")[0]
         try:
@@ -88,7 +89,7 @@ def parse_url(url: str) -> StoreURL:
         parts = urlsplit(url)
     except ValueError as error:
         raise DriverNotFoundError(
-            f"the store's URL of scheme {scheme!r} is malformed: write brackets and '@' in a password as %5B, %5D and %40",
+            f"the store's URL of scheme {scheme!r} is malformed: write [, ] and @ in a password as %5B, %5D and %40",
             scheme=scheme,
         ) from error
     query = dict(parse_qsl(parts.query, keep_blank_values=True))

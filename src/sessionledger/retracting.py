@@ -114,7 +114,9 @@ async def _nth_last_message(context: Context, view: View, count: int) -> int:
 
 
 async def _first_run_from(context: Context, view: View, position: int) -> int:
-    """The seq of the first run that began at a position or behind it; 0: none. Seqs and first positions grow together."""
+    """The seq of the first run that began at a position or behind it; 0: none. Seqs and first positions grow
+    together.
+    """
     reader = RunReader(context, view, reverse=True, bodies=False)
     seq = 0
     while batch := await reader.read(64):

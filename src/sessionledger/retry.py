@@ -1,6 +1,7 @@
 """When and how often a call to a driver is repeated.
 
-Every call may be: reads change nothing, and a commit is recognised by its ids, so that a copy of it stores nothing twice.
+Every call may be: reads change nothing, and a commit is recognised by its ids, so that a copy of it stores nothing
+twice.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from sessionledger.codec import (
     state_of,
     switch_to_row,
     to_micros,
+    token_columns,
     usage_is_sum,
     usage_of_messages,
 )
@@ -340,8 +341,8 @@ class RunWrites:
             self._known.popitem(last=False)
 
     async def _plan(self, commit: Commit, update: RunUpdate, known: _KnownRun | None) -> tuple[PatchRun, _KnownRun]:
-        """The change to commit, and the run behind it. Where the run's status forbids it, a change that can only be a replay:
-        the call may be the repetition of one that was done, and only the storage knows."""
+        """The change to commit, and the run behind it. Where the run's status forbids it, a change that can only be a
+        replay: the call may be the repetition of one that was done, and only the storage knows."""
         row, session_id = None, commit.key.session_id
         merges = update.metadata is not None or update.extra is not None
         if known is None or merges or _status_refusal(known.header.status, session_id, update) is not None:
@@ -395,7 +396,7 @@ def _content(run: Run) -> Run:
     if type(run) is not Run:
         return run
     messages = run.messages
-    if any([type(m) is Message and m.run_seq is not None for m in messages]):
+    if any(type(m) is Message and m.run_seq is not None for m in messages):
         messages = tuple([replace(m, position=None, run_seq=None, run_id=None) for m in messages])
     return replace(run, run_id=None, session_id="", messages=messages, seq=None, revision=None, message_count=None)
 
@@ -451,8 +452,7 @@ def _patch(
         status,
         at,
         at if RunStatus(status).terminal else None,
-        usage.input_tokens if usage else None,
-        usage.output_tokens if usage else None,
+        *token_columns(usage),
         known.header.has_summary or any(message.kind == "summary" for message in update.messages),
     )
     counters = Counter(dict[str, int]())

@@ -116,7 +116,9 @@ class SessionWrites:
         )
 
     async def _stored(self, outcome: Committed, commit: Commit, before: Body | None = None) -> Session:
-        """The session as a commit made or changed it; `before` is the state that it left alone. A replay reads what is there."""
+        """The session as a commit made or changed it; `before` is the state that it left alone. A replay reads what is
+        there.
+        """
         if outcome.replayed:
             row = await retried(lambda: self._context.driver.session(commit.key, state=True))
             if row is None or self._scope.visible(row.head) is None:
@@ -294,7 +296,7 @@ class SessionWrites:
         names = [head.key.session_id for head in await self._children(session_id)]
         shown = ", ".join(map(repr, names[:3])) + (" …" if len(names) > 3 else "")
         return SessionHasForksError(
-            f"session {session_id!r} shares its messages with {shown or 'a fork'}: delete that first, or with forks=True",
+            f"session {session_id!r} shares its messages with {shown or 'a fork'}: delete it first, or with forks=True",
             session_id=session_id,
             forks=names,
         )

@@ -393,7 +393,7 @@ class Store:
         wrong = after if search.reverse else before
         if last is not None or include_messages or wrong is not None or isinstance(place, int):
             raise InvalidRecordError(
-                "runs without a session take no last, include_messages or seq: continue with a token, read each by get_run"
+                "runs without a session take no last, include_messages or seq: go on with a token, read each by get_run"
             )
         over = msgspec.json.encode(search).decode()
         if place is not None:

@@ -1,7 +1,7 @@
 """Tokens: a place in a cursor's order, as text that survives a process, a URL and a browser.
 
-A token is bound to the kind of cursor and to what it walks over, so that one cannot be used for another by mistake. It is no
-secret and no proof: whoever holds one sees what the store's scope shows.
+A token is bound to the kind of cursor and to what it walks over, so that one cannot be used for another by mistake. It
+is no secret and no proof: whoever holds one sees what the store's scope shows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What may be stored. Every check is made before any I/O, and names the field.
 
-The quick way is exact: a record is encoded and decoded again, and must come out equal and of its declared types. Only a record
-that does not is walked, to find out where and why.
+The quick way is exact: a record is encoded and decoded again, and must come out equal and of its declared types. Only a
+record that does not is walked, to find out where and why.
 """
 
 from __future__ import annotations
@@ -24,7 +24,17 @@ __all__ = ["MAX_DEPTH", "check_count", "check_id", "check_json", "checked_run", 
 MAX_DEPTH: Final = 100  #: of lists and dicts inside one another, in one field
 MAX_DIGITS: Final = 4300  #: of an integer: Python's own limit
 MAX_COST_DIGITS: Final = 1000  #: of a cost, before and behind the point
+MAX_COUNT: Final = 2**63 - 1  #: of tokens and the like: what a column of a database holds
 MAX_ID_BYTES: Final = 256
+
+_COUNTS: Final = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "reasoning_tokens",
+    "requests",
+)
 
 T = TypeVar("T")
 
@@ -65,26 +75,40 @@ def checked_run(run: Run, path: str = "run") -> bytes:
         value = getattr(run, name)
         if value is not None:
             check_id(value, f"{path}.{name}")
-    _check_cost(run.usage, path)
+    _check_usage(run.usage, path)
     for index, message in enumerate(run.messages):
         if message.message_id is not None:
             check_id(message.message_id, f"{path}.messages[{index}].message_id")
         if message.usage is not None:
-            _check_cost(message.usage, f"{path}.messages[{index}]")
+            _check_usage(message.usage, f"{path}.messages[{index}]")
         if not message.role or not message.kind:
             where = f"{path}.messages[{index}]"
             raise InvalidRecordError(f"{where} has an empty role or kind: name them", path=where)
     return text
 
 
-def _check_cost(usage: Usage | None, path: str) -> None:
-    """Costs are added up exactly: one that is astronomically large or small would cost as many digits."""
-    if usage is None or usage.cost is None:
+def _check_usage(usage: Usage | None, path: str) -> None:
+    """What the types cannot say: how large a count may be, and a cost."""
+    if usage is None:
         return
-    exponent = usage.cost.as_tuple().exponent
-    if isinstance(exponent, int) and (usage.cost.adjusted() > MAX_COST_DIGITS or exponent < -MAX_COST_DIGITS):
-        where = f"{path}.usage.cost"
-        raise InvalidRecordError(f"{where} has over {MAX_COST_DIGITS} digits: round it", path=where)
+    for name in _COUNTS:
+        if getattr(usage, name) > MAX_COUNT:
+            raise InvalidRecordError(
+                f"{path}.usage.{name} is over 2**63 - 1: give a smaller count", path=f"{path}.usage.{name}"
+            )
+    for name, count in usage.details.items():
+        if count > MAX_COUNT:
+            where = f"{path}.usage.details[{_short(name)}]"
+            raise InvalidRecordError(f"{where} is over 2**63 - 1: give a smaller count", path=where)
+    if usage.cost is not None:
+        _check_cost(usage.cost, f"{path}.usage.cost")
+
+
+def _check_cost(cost: Decimal, path: str) -> None:
+    """Costs are added up exactly: one that is astronomically large or small would cost as many digits."""
+    exponent = cost.as_tuple().exponent
+    if isinstance(exponent, int) and (cost.adjusted() > MAX_COST_DIGITS or exponent < -MAX_COST_DIGITS):
+        raise InvalidRecordError(f"{path} has over {MAX_COST_DIGITS} digits: round it", path=path)
 
 
 def checked_session(session: Session, path: str = "session") -> bytes:

@@ -145,7 +145,9 @@ class MessageWalk:
         return MessageReader(self._context, view, pieces, reverse=reverse, include_hidden=self._include_retracted)
 
     async def _turn_round(self, view: View, reader: MessageReader, found: list[Message]) -> Sequence[Message]:
-        """The last n, oldest first: go back until there are n; hand them out if they are few, else walk on from there."""
+        """The last n, oldest first: go back until there are n; hand them out if they are few, else walk on from
+        there.
+        """
         assert self._last is not None
         tail: deque[Message] = deque(found, maxlen=self._context.limits.rows)
         count = len(tail)
@@ -333,7 +335,9 @@ class SessionWalk:
         return await retried(lambda: self._context.driver.sessions(query))
 
     async def _fix_end(self) -> None:
-        """Going up in time, a session that is active meanwhile would come a second time: end where the newest is now."""
+        """Going up in time, a session that is active meanwhile would come a second time: end where the newest is
+        now.
+        """
         page = await self._page(replace(self._query, limit=1, reverse=False, after=None))
         if page.rows:
             newest = page.rows[0].head.last_activity_at

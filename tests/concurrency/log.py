@@ -13,7 +13,9 @@ MESSAGES = 3  #: of each run
 def run_of(writer: int, number: int, session_id: str = "s") -> Run:
     """The run of that number of a writer: its messages tell whose they are, and their number."""
     run_id = f"{writer}-{number}"
-    messages = [Message(role="user" if index == 0 else "assistant", content=[run_id, index]) for index in range(MESSAGES)]
+    messages = [
+        Message(role="user" if index == 0 else "assistant", content=[run_id, index]) for index in range(MESSAGES)
+    ]
     return Run(run_id=run_id, session_id=session_id, messages=messages)
 
 

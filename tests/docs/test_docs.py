@@ -1,7 +1,7 @@
 """The pages do what they say: their Python runs, prints what stands below it, and their links lead somewhere.
 
-The Python of a page is one session, in a directory of its own, with `await` at the top level as in `python -m asyncio`. A block
-of `text` right below one of `python` is what that prints.
+The Python of a page is one session, in a directory of its own, with `await` at the top level as in `python -m asyncio`.
+A block of `text` right below one of `python` is what that prints.
 """
 
 from __future__ import annotations

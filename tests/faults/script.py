@@ -82,7 +82,9 @@ class Script:
         yield self._append(self._run("first"))
         yield self._share()
         yield from self._recording("recorded")
-        yield self._call("count", lambda store, op: store.update_session(self.session_id, change=_count, operation_id=op))
+        yield self._call(
+            "count", lambda store, op: store.update_session(self.session_id, change=_count, operation_id=op)
+        )
         yield self._call_shared("count-all")
         yield self._append_several()
         yield self._append(self._run("first", again=True), revise=True)
@@ -94,7 +96,9 @@ class Script:
         yield self._append(self._run("second"))
         yield self._share()
         middle = self._random.randint(1, self._position)
-        yield self._call("hide", lambda store, op: store.retract(self.session_id, from_position=middle, operation_id=op))
+        yield self._call(
+            "hide", lambda store, op: store.retract(self.session_id, from_position=middle, operation_id=op)
+        )
         yield from self._recording("late")
         yield from self._forking(self._random.randint(1, self._position))
         yield self._call(
@@ -139,9 +143,7 @@ class Script:
     def _name(self, name: str) -> str:
         return f"{self._task}.{self._round}.{name}"
 
-    def _call(
-        self, name: str, call: Callable[[SessionStore, str], Awaitable[Any]], *session_ids: str
-    ) -> Step:
+    def _call(self, name: str, call: Callable[[SessionStore, str], Awaitable[Any]], *session_ids: str) -> Step:
         operation = self._name(name)
         return Step(operation, session_ids or (self.session_id,), lambda hands: call(hands.store, operation))
 

@@ -47,12 +47,14 @@ def _check_session(db: sqlite3.Connection, head: sqlite3.Row) -> None:
     seqs = [row["seq"] for row in runs if row["revision"] == 1]
     assert seqs == list(range((head["forked_run_seq"] or 0) + 1, head["run_count"] + 1)), name
     for run in runs:
-        _check_run(db, run, [row for row in messages if (row["run_seq"], row["revision"]) == (run["seq"], run["revision"])])
+        _check_run(
+            db, run, [row for row in messages if (row["run_seq"], row["revision"]) == (run["seq"], run["revision"])]
+        )
     if head["forked_at"] is None:
         counters = json.loads(head["counters"])
-        assert {name: n for name, n in counters.items() if "/" not in name or name.startswith(("role/", "status/"))} == (
-            _count(messages, runs)
-        ), name
+        assert {
+            name: n for name, n in counters.items() if "/" not in name or name.startswith(("role/", "status/"))
+        } == (_count(messages, runs)), name
 
 
 def _check_run(db: sqlite3.Connection, run: sqlite3.Row, messages: list[sqlite3.Row]) -> None:

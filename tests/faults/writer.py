@@ -69,7 +69,9 @@ def die_at(orders: Orders) -> None:
 
     def count(statement: str) -> None:
         nonlocal begun
-        if next(statements) == orders.last_statement or (orders.last_commit is not None and begun >= orders.last_commit):
+        if next(statements) == orders.last_statement or (
+            orders.last_commit is not None and begun >= orders.last_commit
+        ):
             os.kill(os.getpid(), signal.SIGKILL)
         if statement == "COMMIT":
             begun = next(commits)

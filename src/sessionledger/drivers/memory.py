@@ -65,7 +65,9 @@ replace = msgspec.structs.replace
 
 
 class _Log:
-    """One session: its head, and everything in the order of commit. Messages are at their position minus `base` minus 1."""
+    """One session: its head, and everything in the order of commit. Messages are at their position minus `base` minus
+    1.
+    """
 
     def __init__(self, head: Head, header: SessionHeader, state: str | bytes) -> None:
         self.head, self.header, self.state = head, header, state

@@ -63,7 +63,9 @@ class Known(Row, frozen=True):
 
 
 class Decision(Row, frozen=True):
-    """`outcome` is the answer, once the rest is written: `head` and each change with its receipt. Nothing to write: no head."""
+    """`outcome` is the answer, once the rest is written: `head` and each change with its receipt. Nothing to write: no
+    head.
+    """
 
     outcome: Committed | Refused
     head: Head | None = None
@@ -97,7 +99,7 @@ def _refused(reason: Reason, head: Head | None, run_id: str | None = None) -> De
 def _replay_of_runs(puts: Sequence[PutRun], known: Known) -> Decision | None:
     if not known.named:
         return None
-    receipts = []
+    receipts: list[RunReceipt] = []
     for put in puts:
         stored = known.named.get((put.run_id, put.revision))
         if stored is None:

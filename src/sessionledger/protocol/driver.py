@@ -5,11 +5,11 @@ grouping, retries, deadlines, cursors, forks and hidden ranges are the core's. `
 
 Rules for all methods:
 
-* They raise `DriverError`s only, each `from` the client library's exception: `UnavailableError` and `PoolTimeoutError` when
-  nothing was done, `OutcomeUnknownError` when a write may have been done. What is stored but cannot be read as rows is a
-  `DecodeError`.
-* The core calls them from one event loop and bounds each by a deadline: a call may be cancelled at any await. A cancelled
-  write is wholly done or not at all, a connection that it leaves behind is usable or gone.
+* They raise `DriverError`s only, each `from` the client library's exception: `UnavailableError` and `PoolTimeoutError`
+  when nothing was done, `OutcomeUnknownError` when a write may have been done. What is stored but cannot be read as
+  rows is a `DecodeError`.
+* The core calls them from one event loop and bounds each by a deadline: a call may be cancelled at any await. A
+  cancelled write is wholly done or not at all, a connection that it leaves behind is usable or gone.
 * They may be called concurrently, `commit` up to `DriverInfo.writers` times, never twice for one session.
 """
 
@@ -113,9 +113,9 @@ class Driver(Protocol):
     async def commit(self, commits: Sequence[Commit]) -> Sequence[Outcome | DriverError]:
         """Write commits in this order, each succeeding or failing alone; an outcome for each, when all are durable.
 
-        Commits of one session see those before them. `Commit` says what is judged, and in which order. Where the storage itself
-        fails one of them, a `DriverError` stands in the place of its outcome. When the call raises, any of them may have been
-        written, each wholly or not at all; the core sends them again.
+        Commits of one session see those before them. `Commit` says what is judged, and in which order. Where the
+        storage itself fails one of them, a `DriverError` stands in the place of its outcome. When the call raises, any
+        of them may have been written, each wholly or not at all; the core sends them again.
         """
         ...
 
@@ -147,6 +147,6 @@ class Driver(Protocol):
         ...
 
 
-#: What an entry point of the group `sessionledger.drivers` loads: called with the URL and the options that `info` names.
-#: It has `info` too (a class has both), so that a driver can be listed without being made, and does no I/O.
+#: What an entry point of the group `sessionledger.drivers` loads: called with the URL and the options that `info`
+#: names. It has `info` too (a class has both), so that a driver can be listed without being made, and does no I/O.
 DriverFactory = Callable[..., Driver]

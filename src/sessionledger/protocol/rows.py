@@ -1,7 +1,8 @@
-"""What passes between the core and a driver: encoded rows, commits and outcomes. A driver moves them and knows no record.
+"""What passes between the core and a driver: encoded rows, commits and outcomes. A driver moves them, knows no record.
 
-Times are integers, microseconds since 1970-01-01 UTC. Bodies are JSON text, or bytes once they are compressed or encrypted;
-a driver gives them back to the byte. Every other text field is free of NUL and at most 256 bytes long, or None.
+Times are integers, microseconds since 1970-01-01 UTC. Bodies are JSON text, or bytes once they are compressed or
+encrypted; a driver gives them back to the byte. Every other text field is free of NUL and at most 256 bytes long, or
+None.
 """
 
 from __future__ import annotations
@@ -194,9 +195,10 @@ class SwitchRow(Row, frozen=True):
 
 
 class HiddenRow(Row, frozen=True):
-    """Hides the messages that lie in both of its ranges, and the runs whose seq lies in `runs` if `positions` has no end.
+    """Hides the messages that lie in both ranges, and the runs whose seq lies in `runs` if `positions` has no end.
 
-    It counts for a reader of version v whose view ends at position p when since <= v, until is None or > v, and reach <= p.
+    It counts for a reader of version v whose view ends at position p when since <= v, until is None or > v,
+    and reach <= p.
     """
 
     hide_id: str
@@ -216,8 +218,9 @@ class PutRun(Row, frozen=True):
 
     Replay: the revision is there with the same digest. With another: `Reason.RUN_CONFLICT`.
     Revision 1 gets the next seq. A later one keeps the run's seq; the revision before it must be the newest, else
-    `Reason.RUN_CHANGED`, and is hidden from this commit's version on: a `HiddenRow` of this commit's operation id over all
-    positions, the run's seq and that revision, whose reach is the first new position (the head where there is none).
+    `Reason.RUN_CHANGED`, and is hidden from this commit's version on: a `HiddenRow` of this commit's operation id over
+    all positions, the run's seq and that revision, whose reach is the first new position (the head where there is
+    none).
     """
 
     run_id: str
@@ -237,8 +240,8 @@ class PutRun(Row, frozen=True):
 class PatchRun(Row, frozen=True):
     """Replace a run's header and some parts of it, and add messages at the next positions.
 
-    The run must be there in that revision, and patched that often: else `Reason.RUN_CHANGED`. Its cost must not depend on
-    what the run already holds.
+    The run must be there in that revision, and patched that often: else `Reason.RUN_CHANGED`. Its cost must not depend
+    on what the run already holds.
     """
 
     run_id: str
@@ -315,16 +318,17 @@ class Commit(Row, frozen=True):
     A driver judges in this order, at the commit's turn, and stops at the first that fails:
 
     1. `owner`: the session's user_id is this one, when given: `Reason.NOT_OWNER`.
-    2. Replay. A commit with `PutRun` is recognised by its runs: when all are there with these digests, the outcome has their
-       first receipts and nothing is written; those of several that are there are left out. Any other commit is recognised by
-       its operation id, kept with digest and outcome until the session is erased: the same digest gives the first outcome,
-       another `Reason.OPERATION_CONFLICT`.
-    3. Presence: a tombstone is `Reason.ERASED` unless `must_create`; softly deleted is `Reason.DELETED` unless `on_deleted`;
-       there though `must_create` is `Reason.EXISTS`; not there without `create` is `Reason.MISSING`.
+    2. Replay. A commit with `PutRun` is recognised by its runs: when all are there with these digests, the outcome has
+       their first receipts and nothing is written; those of several that are there are left out. Any other commit is
+       recognised by its operation id, kept with digest and outcome until the session is erased: the same digest gives
+       the first outcome, another `Reason.OPERATION_CONFLICT`.
+    3. Presence: a tombstone is `Reason.ERASED` unless `must_create`; softly deleted is `Reason.DELETED` unless
+       `on_deleted`; there though `must_create` is `Reason.EXISTS`; not there without `create` is `Reason.MISSING`.
     4. `incarnation`, then `expected_version` (0: no session), then `expected_state_version`, each when given:
        `Reason.INCARNATION`, `Reason.VERSION`, `Reason.STATE_VERSION`.
     5. What each change asks for.
-    6. Writing. `last_activity_at` becomes `at`, or the server's own clock, when a run is put or patched; it never goes back.
+    6. Writing. `last_activity_at` becomes `at`, or the server's own clock, when a run is put or patched; it never goes
+       back.
     """
 
     key: SessionKey
@@ -440,7 +444,7 @@ class RunPage(Row, frozen=True):
 
 
 class RunSearch(Row, frozen=True):
-    """The newest revision of runs of all sessions that are not deleted, in an order that stays; at least one filter given.
+    """The newest revision of runs of all sessions that are not deleted, in an order that stays; by at least one filter.
 
     `owner` is the session's user; the other filters are the run's. `after` is a place that an earlier page gave.
     """
@@ -467,8 +471,8 @@ class MessageQuery(Row, frozen=True):
     """Messages whose position lies in one of the ranges, both ends included.
 
     Rows come range by range in the order given, ascending, or descending inside each range with `reverse`. A page ends
-    after `limit` rows, or with the row that brings its bodies to `max_bytes`. With `message_id`: only messages given that
-    id, at a cost that does not depend on the session's length.
+    after `limit` rows, or with the row that brings its bodies to `max_bytes`. With `message_id`: only messages given
+    that id, at a cost that does not depend on the session's length.
     """
 
     key: SessionKey

@@ -46,10 +46,11 @@ class Cursor(Protocol[T]):
 
     A cursor of one session's messages or runs fixes the session's head at its first fetch: what is appended, revised or
     retracted later does not change a walk that has begun (a run's status is read as it is). It pages by key, holds no
-    connection, transaction or server cursor between pages, and at most two pages in memory. A cursor is read by one task.
+    connection, transaction or server cursor between pages, and at most two pages in memory. A cursor is read by one
+    task.
 
-    Every fetch raises `SessionDeletedError` when the session was deleted meanwhile, `DriverTimeoutError` when a page takes
-    longer than the store's timeout, `DecodeError` for stored data that is damaged.
+    Every fetch raises `SessionDeletedError` when the session was deleted meanwhile, `DriverTimeoutError` when a page
+    takes longer than the store's timeout, `DecodeError` for stored data that is damaged.
     """
 
     def __aiter__(self) -> AsyncIterator[T]: ...
@@ -67,7 +68,7 @@ class Cursor(Protocol[T]):
         ...
 
     async def count(self) -> int:
-        """How many items a cursor made by the same call would hand out, counted page by page; this one stays where it is."""
+        """How many items a cursor made by the same call hands out, counted page by page; this one stays where it is."""
         ...
 
     @property
@@ -119,14 +120,14 @@ class RunRecorder(Protocol):
 class SessionStore(Protocol):
     """Sessions, their runs and messages. All arguments after the first are keyword-only.
 
-    Every call may raise `InvalidRecordError` (before any I/O), `StoreClosedError`, `WrongLoopError`, `WrongProcessError`
-    and a `DriverError`: `UnavailableError` and `PoolTimeoutError` (nothing was done), `StorageFullError`,
-    `DriverTimeoutError`. Writes are retried by the store while that is safe. A write that was cancelled or timed out is
-    wholly stored or not at all; repeating it with the same run_id or operation_id settles it.
+    Every call may raise `InvalidRecordError` (before any I/O), `StoreClosedError`, `WrongLoopError`,
+    `WrongProcessError` and a `DriverError`: `UnavailableError` and `PoolTimeoutError` (nothing was done),
+    `StorageFullError`, `DriverTimeoutError`. Writes are retried by the store while that is safe. A write that was
+    cancelled or timed out is wholly stored or not at all; repeating it with the same run_id or operation_id settles it.
 
     `operation_id` names a write. A second write to the session with the same id returns what the first returned; with
-    another content it raises `ConflictError`. An append is recognised by its run ids, which derive from the operation id
-    where they are not given.
+    another content it raises `ConflictError`. An append is recognised by its run ids, which derive from the operation
+    id where they are not given.
 
     Ids are text of 1 to 256 bytes in UTF-8, without control characters; a namespace may be empty.
     """
@@ -187,11 +188,13 @@ class SessionStore(Protocol):
     ) -> Session:
         """Change fields of a session; returns it as it is stored.
 
-        A mapping replaces the fields that it names. A function gets the session and returns the changed one; it is called
-        again when somebody else changed the session meanwhile, so it must have no other effect: no update is lost.
-        Fields that the store keeps, the session's id, namespace and user cannot be changed (`InvalidRecordError`).
+        A mapping replaces the fields that it names. A function gets the session and returns the changed one; it is
+        called again when somebody else changed the session meanwhile, so it must have no other effect: no update is
+        lost. Fields that the store keeps, the session's id, namespace and user cannot be changed
+        (`InvalidRecordError`).
 
-        `SessionNotFoundError`, `SessionDeletedError`; `ConflictError` when `expected_state_version` is not the actual one.
+        `SessionNotFoundError`, `SessionDeletedError`; `ConflictError` when `expected_state_version` is not the actual
+        one.
         """
         ...
 
@@ -200,9 +203,10 @@ class SessionStore(Protocol):
     ) -> bool:
         """Delete a session; False when there is none.
 
-        Softly: it disappears from lists and reads until `restore_session`. For good (`soft=False`): its content is erased
-        in batches, and a tombstone stays, so that a late append raises `SessionDeletedError`; only `create_session` makes
-        the session again. `SessionHasForksError` when others share its messages, unless `forks=True` deletes them too.
+        Softly: it disappears from lists and reads until `restore_session`. For good (`soft=False`): its content is
+        erased in batches, and a tombstone stays, so that a late append raises `SessionDeletedError`; only
+        `create_session` makes the session again. `SessionHasForksError` when others share its messages, unless
+        `forks=True` deletes them too.
         """
         ...
 
@@ -220,9 +224,9 @@ class SessionStore(Protocol):
     ) -> Session:
         """A new session that shares the messages up to `at` and copies none.
 
-        `at` is a position, a run_id (to the end of that run), or None: all there is. A position inside a run keeps the run's
-        beginning. Inherited runs are read-only in the fork: `update_run` and `revise` raise `RunNotFoundError`, `retract`
-        hides them there only. Positions and run seqs go on from the parent's.
+        `at` is a position, a run_id (to the end of that run), or None: all there is. A position inside a run keeps the
+        run's beginning. Inherited runs are read-only in the fork: `update_run` and `revise` raise `RunNotFoundError`,
+        `retract` hides them there only. Positions and run seqs go on from the parent's.
 
         `SessionNotFoundError`, `SessionDeletedError`, `RunNotFoundError`; `SessionExistsError` for the new id;
         `InvalidRecordError` for a position behind the head.
@@ -275,10 +279,10 @@ class SessionStore(Protocol):
         """Store a run, or several of one session in one commit; makes the session when there is none.
 
         The same run again returns its first receipt, `replayed=True`, and changes nothing; of several, those that were
-        there are replays and the rest is stored. `state` merges its top-level keys into the session's state, and `switch`
-        moves the word to another agent, in the same step; an append that is a replay as a whole changes neither.
-        `revise=True` stores a new revision of a run that is there: it keeps the run's seq and its place in `history`, its
-        messages take new positions, and the old revision stays for audit.
+        there are replays and the rest is stored. `state` merges its top-level keys into the session's state, and
+        `switch` moves the word to another agent, in the same step; an append that is a replay as a whole changes
+        neither. `revise=True` stores a new revision of a run that is there: it keeps the run's seq and its place in
+        `history`, its messages take new positions, and the old revision stays for audit.
 
         `expected_version` is the version of the session's log (0: there is no session), judged after replays:
         `ConflictError`. `RunConflictError` when the run is there with another content; `RunNotFoundError` when there is
@@ -301,21 +305,21 @@ class SessionStore(Protocol):
         expected_status: RunStatus | str | Collection[RunStatus | str] | None = None,
         operation_id: str | None = None,
     ) -> AppendReceipt:
-        """Extend a run that was appended with status pending, running or paused; durable when it returns, at the cost of
-        what is new.
+        """Extend a run that was appended with status pending, running or paused; durable when it returns, at the cost
+        of what is new.
 
-        `output`, `error` and `usage` replace; `metadata` and `extra` merge their top-level keys. The first terminal status
-        wins: later calls raise `RunFinishedError`, whatever they bring. `ConflictError` when the status is none of
-        `expected_status`. `SessionNotFoundError`, `SessionDeletedError`, `RunNotFoundError`.
+        `output`, `error` and `usage` replace; `metadata` and `extra` merge their top-level keys. The first terminal
+        status wins: later calls raise `RunFinishedError`, whatever they bring. `ConflictError` when the status is none
+        of `expected_status`. `SessionNotFoundError`, `SessionDeletedError`, `RunNotFoundError`.
         """
         ...
 
     def recording(self, run: Run) -> AbstractAsyncContextManager[RunRecorder]:
         """Append the run as running, extend it inside the block, finish it at the end.
 
-        A block that ends normally finishes it as completed; by cancellation as cancelled; by another exception as failed,
-        with the exception as its `error`; the last two with the partial message. The finish is shielded from cancellation.
-        After a crash the run is there with every message that was acknowledged, status running.
+        A block that ends normally finishes it as completed; by cancellation as cancelled; by another exception as
+        failed, with the exception as its `error`; the last two with the partial message. The finish is shielded from
+        cancellation. After a crash the run is there with every message that was acknowledged, status running.
         """
         ...
 
@@ -332,9 +336,9 @@ class SessionStore(Protocol):
     ) -> str:
         """Hide runs or messages from all reads; returns the id for `unretract`. Nothing is erased, positions stay.
 
-        Exactly one of: the last n visible runs; the last n visible messages; one run, whatever its revision; a run and all
-        that began after it; all messages from a position on and the runs that began there. A run that is hidden hides what
-        it is extended by. `SessionNotFoundError`, `SessionDeletedError`, `RunNotFoundError`.
+        Exactly one of: the last n visible runs; the last n visible messages; one run, whatever its revision; a run and
+        all that began after it; all messages from a position on and the runs that began there. A run that is hidden
+        hides what it is extended by. `SessionNotFoundError`, `SessionDeletedError`, `RunNotFoundError`.
         """
         ...
 
@@ -395,8 +399,8 @@ class SessionStore(Protocol):
         """Messages by position.
 
         `after` and `before` are exclusive: a position or a token; `offset=n` means behind position n and is found in
-        O(log n). `limit` and `last` count messages that are visible and pass the filters; the last ones come oldest first
-        unless `reverse`. `include_retracted` shows retracted and revised messages too.
+        O(log n). `limit` and `last` count messages that are visible and pass the filters; the last ones come oldest
+        first unless `reverse`. `include_retracted` shows retracted and revised messages too.
         """
         ...
 
@@ -415,8 +419,8 @@ class SessionStore(Protocol):
     ) -> Cursor[Message]:
         """What belongs into a model's context, oldest first.
 
-        The visible messages of top-level runs (with `nested`, of all) of those statuses, each run's messages together, from
-        the last message of kind "summary" on. Never a tool call without its result, nor a result without its call.
+        The visible messages of top-level runs (with `nested`, of all) of those statuses, each run's messages together,
+        from the last message of kind "summary" on. Never a tool call without its result, nor a result without its call.
         `for_run` is the view of a run that goes on: what was before it, and itself whatever its status.
         """
         ...
@@ -426,7 +430,7 @@ class SessionStore(Protocol):
         ...
 
     def switches(self, session_id: str, *, last: int | None = None) -> Cursor[AgentSwitch]:
-        """Switches of the agent, oldest first; the session's own, without those of a session that it was forked from."""
+        """Switches of the agent, oldest first; the session's own, without those of the one that it was forked from."""
         ...
 
     async def stats(self, session_id: str) -> SessionStats:

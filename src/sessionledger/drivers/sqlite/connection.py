@@ -73,7 +73,9 @@ async def connect(path: str, *, busy_timeout: float) -> aiosqlite.Connection:
 
 
 class _Exit:
-    """Stops what nobody closed when the program ends: aiosqlite's threads would keep the interpreter from exiting for ever."""
+    """Stops what nobody closed when the program ends: aiosqlite's threads would keep the interpreter from exiting for
+    ever.
+    """
 
     def __init__(self) -> None:
         self._connections: WeakSet[aiosqlite.Connection] = WeakSet()

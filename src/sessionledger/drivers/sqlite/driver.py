@@ -98,7 +98,7 @@ class SQLiteDriver:
     def _warn_of_old_library(self) -> None:
         if sqlite3.sqlite_version_info < _SOUND_VERSION and Path(f"{self._path}-shm").exists():
             logger.warning(
-                "SQLite %s can lose a commit in a rare race when several processes write to one file: use 3.51.3 or later",
+                "SQLite %s can lose a commit in a rare race when several processes write to it: use 3.51.3 or later",
                 sqlite3.sqlite_version,
             )
 
@@ -222,7 +222,7 @@ def _stored_version(db: sqlite3.Connection) -> int:
     least = max(meta.get("min_reader", 0), meta.get("min_writer", 0))
     if least > SCHEMA_VERSION:
         raise SchemaTooNewError(
-            f"the SQLite file asks for schema {least} or later, this release knows {SCHEMA_VERSION}: upgrade sessionledger",
+            f"the SQLite file asks for schema {least}, this release knows {SCHEMA_VERSION}: upgrade sessionledger",
             found=least,
             known=SCHEMA_VERSION,
         )

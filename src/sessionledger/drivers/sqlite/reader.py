@@ -1,4 +1,6 @@
-"""Reads, on a reading connection's thread. Each is one transaction, so that its head and its rows are of one instant."""
+"""Reads, on a reading connection's thread. Each is one transaction, so that its head and its rows are of one
+instant.
+"""
 
 from __future__ import annotations
 
@@ -40,13 +42,14 @@ SQL = load_statements("sql/sqlite.sql")
 
 _HEAD = (
     "s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at, "
-    "s.last_activity_at, s.deleted_at, s.erased, s.has_hidden, s.has_summary, s.forks, s.forked_from, s.forked_incarnation, "
-    "s.forked_at, s.forked_run_seq, s.forked_version, s.counters"
+    "s.last_activity_at, s.deleted_at, s.erased, s.has_hidden, s.has_summary, s.forks, s.forked_from, "
+    "s.forked_incarnation, s.forked_at, s.forked_run_seq, s.forked_version, s.counters"
 )
 _HEADER = "h.kind, h.agent_id, h.current_agent, h.name, h.parent_session_id, h.updated_at, h.body"
 _RUN = (
-    "r.seq, r.revision, r.run_id, r.version, r.patch, r.digest, r.user_id, r.agent_id, r.parent_run_id, r.model, r.created_at, "
-    "r.first_position, r.last_position, r.status, r.updated_at, r.finished_at, r.input_tokens, r.output_tokens, r.has_summary"
+    "r.seq, r.revision, r.run_id, r.version, r.patch, r.digest, r.user_id, r.agent_id, r.parent_run_id, r.model, "
+    "r.created_at, r.first_position, r.last_position, r.status, r.updated_at, r.finished_at, r.input_tokens, "
+    "r.output_tokens, r.has_summary"
 )
 _OPEN = ("pending", "running", "paused")
 

@@ -44,6 +44,21 @@ __all__ = ["commit_group", "erase"]
 
 SQL = load_statements("sql/sqlite.sql")
 
+_ENVIRONMENT = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_INTERRUPT,
+    }
+)
 _COUNTERS = 19  #: the column of a head's counters
 _OPEN = frozenset({"pending", "running", "paused"})
 _decode_counters = msgspec.json.Decoder(dict[str, int]).decode
@@ -74,11 +89,21 @@ def commit_group(db: sqlite3.Connection, commits: Sequence[Commit]) -> list[Outc
     except BaseException as error:
         if db.in_transaction:
             db.execute("ROLLBACK")
-        if len(commits) > 1 and isinstance(error, sqlite3.Error):
+        if len(commits) > 1 and _concerns_one(error):
             return [outcome for commit in commits for outcome in _alone(db, commit)]
-        if _too_big(error):
+        if _code(error) == sqlite3.SQLITE_TOOBIG:
             return [Refused(Reason.TOO_LARGE)]
         raise
+
+
+def _concerns_one(error: BaseException) -> bool:
+    """Whether SQLite failed at what one commit brought, and not at the file, the disk or other processes."""
+    return isinstance(error, sqlite3.Error) and _code(error) not in _ENVIRONMENT
+
+
+def _code(error: BaseException) -> int | None:
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
 
 
 def _alone(db: sqlite3.Connection, commit: Commit) -> list[Outcome | DriverError]:
@@ -90,10 +115,6 @@ def _alone(db: sqlite3.Connection, commit: Commit) -> list[Outcome | DriverError
             raise
         mapped.__cause__ = error
         return [mapped]
-
-
-def _too_big(error: BaseException) -> bool:
-    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_TOOBIG
 
 
 def _commit(db: sqlite3.Connection, commit: Commit) -> Outcome:

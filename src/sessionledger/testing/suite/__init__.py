@@ -20,6 +20,7 @@ from sessionledger.testing.suite.replaying import ReplayTests
 from sessionledger.testing.suite.retracting import RetractTests
 from sessionledger.testing.suite.scopes import ScopeTests
 from sessionledger.testing.suite.sessions import SessionTests
+from sessionledger.testing.suite.snapshots import SnapshotTests
 from sessionledger.testing.suite.updating import UpdateTests
 from sessionledger.testing.suite.walking import CursorTests
 
@@ -44,6 +45,7 @@ class DriverSuite(
     DeleteTests,
     HistoryTests,
     CursorTests,
+    SnapshotTests,
     SessionTests,
     LifeTests,
     ScopeTests,
@@ -60,7 +62,7 @@ class DriverSuite(
             return f"shelf://{tmp_path}"
     ```
 
-    `url` names a storage that is empty, and that is still there when it is opened once more, at the same time or later. It
-    may be a fixture of any kind, so that it can start a server and stop it. The tests run by anyio's pytest plug-in, on
-    every event loop that the driver's `info.backends` names. A subclass may add tests; it overrides none.
+    `url` names a storage that is empty, and still there when it is opened once more, at the same time or later. It may be a
+    fixture of any kind, so that it can start a server and stop it. The tests run by anyio's pytest plug-in, on every event
+    loop that the driver's `info.backends` names. A subclass may add tests; it overrides none.
     """
