@@ -72,6 +72,8 @@ class Background:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self._group: TaskGroup | None = None
+        self._running = 0  #: works of `run`
+        self._idle: Waiter[None] | None = None
 
     async def open(self, *, scoped: bool, driver: str) -> None:
         """`scoped`: `close` will be called by the same task, as ``async with`` does."""
@@ -106,9 +108,21 @@ class Background:
                 waiter.set(error)
                 if not isinstance(error, Exception):
                     raise
+            finally:
+                self._running -= 1
+                if not self._running and self._idle is not None:
+                    self._idle.set(None)
+                    self._idle = None
 
+        self._running += 1
         self.spawn(settle)
         return await waiter.wait()
+
+    async def drain(self) -> None:
+        """Wait for what `run` was called with, also where its caller no longer does."""
+        if self._running:
+            self._idle = self._idle or Waiter()
+            await self._idle.wait()
 
     async def close(self) -> None:
         """What still runs has been waited for by its owner, or has had its time."""

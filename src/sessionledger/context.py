@@ -89,11 +89,14 @@ class Context:
         if self._pid is None:
             return
         self.check()
-        self._pid = None
         try:
             with anyio.move_on_after(self.timeout):
+                # the end of a recording makes calls of its own
+                await self.background.drain()
+                self._pid = None
                 await self._grouper.drain()
         finally:
+            self._pid = None
             try:
                 with anyio.move_on_after(self.timeout, shield=True):
                     await self.driver.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -10,8 +10,9 @@ from typing import Any
 import anyio
 import msgspec
 
-from sessionledger.background import Background
-from sessionledger.errors import DriverError, InvalidRecordError, RunFinishedError
+from sessionledger.background import Background, Waiter
+from sessionledger.errors import InvalidRecordError, RunFinishedError, SessionLedgerError
+from sessionledger.ids import new_id
 from sessionledger.protocol.store import UNSET, SessionStore, Unset
 from sessionledger.records import AppendReceipt, Message, Run, RunStatus, Usage
 
@@ -21,22 +22,38 @@ __all__ = ["Recorder", "recording"]
 class Recorder:
     """Implements `RunRecorder` on the public API."""
 
-    def __init__(self, store: SessionStore, session_id: str, receipt: AppendReceipt) -> None:
-        self._store, self._session_id, self._receipt = store, session_id, receipt
+    def __init__(self, store: SessionStore, run: Run) -> None:
+        self._store, self._run = store, run
+        self._begun: Waiter[None] = Waiter()
+        self._receipt: AppendReceipt | None = None
         self._partial: Message | None = None
+        self._unsettled: tuple[Sequence[Message], str] | None = None  #: what `add` was interrupted at, with its operation id
         self._finished = False
 
     @property
     def run_id(self) -> str:
-        return self._receipt.run_id
+        return self.receipt.run_id
 
     @property
     def receipt(self) -> AppendReceipt:
+        assert self._receipt is not None
         return self._receipt
 
+    async def begin(self) -> None:
+        try:
+            self._receipt = await self._store.append(self._run)
+        finally:
+            self._begun.set(None)
+
     async def add(self, *messages: Message) -> AppendReceipt:
-        receipt = await self._update(messages=messages)
-        self._partial = None
+        operation_id = new_id()
+        self._unsettled = messages, operation_id
+        try:
+            receipt = await self._update(messages=messages, operation_id=operation_id)
+        except InvalidRecordError:
+            self._unsettled = None
+            raise
+        self._unsettled = self._partial = None
         return receipt
 
     def partial(self, message: Message | None) -> None:
@@ -58,7 +75,7 @@ class Recorder:
 
     async def _update(self, **changes: Any) -> AppendReceipt:
         try:
-            receipt = await self._store.update_run(self._session_id, run_id=self.run_id, **changes)
+            receipt = await self._store.update_run(self._run.session_id, run_id=self.run_id, **changes)
         except RunFinishedError:
             self._finished = True
             raise
@@ -72,15 +89,19 @@ class Recorder:
 
     async def abandon(self, error: BaseException) -> None:
         """Finish a run whose block ended by an exception, with the answer as far as it had come."""
-        if self._finished:
+        await self._begun.wait()
+        if self._receipt is None or self._finished:
             return
         cancelled = isinstance(error, anyio.get_cancelled_exc_class())
         changes: dict[str, Any] = {"status": RunStatus.CANCELLED if cancelled else RunStatus.FAILED}
         if not cancelled:
             changes["error"] = {"type": type(error).__name__, "message": _plain(str(error))}
-        if self._partial is not None:
-            changes["messages"] = (self._partial,)
         try:
+            if self._unsettled is not None:
+                # it may be stored or not, and the partial message may be a part of it: once more with its id settles it
+                await self._add_again(*self._unsettled)
+            if self._partial is not None:
+                changes["messages"] = (self._partial,)
             await self._update(**changes)
         except InvalidRecordError:
             # a partial message that cannot be stored must not keep the run from being finished
@@ -89,20 +110,24 @@ class Recorder:
         except RunFinishedError:
             pass
 
+    async def _add_again(self, messages: Sequence[Message], operation_id: str) -> None:
+        await self._update(messages=messages, operation_id=operation_id)
+        self._partial = None
+
 
 @asynccontextmanager
 async def recording(store: SessionStore, background: Background, run: Run) -> AsyncIterator[Recorder]:
-    receipt = await store.append(msgspec.structs.replace(run, status=RunStatus.RUNNING))
-    recorder = Recorder(store, run.session_id, receipt)
+    recorder = Recorder(store, msgspec.structs.replace(run, status=RunStatus.RUNNING))
     try:
+        await background.run(recorder.begin)
         yield recorder
     except BaseException as error:
         try:
             with anyio.CancelScope(shield=True):
                 await background.run(partial(recorder.abandon, error))
-        except DriverError as second:
+        except SessionLedgerError as second:
             # the block's own exception says more; the run stays there as running
-            error.add_note(f"its run {recorder.run_id!r} could not be finished: {second}")
+            error.add_note(f"its run could not be finished: {second}")
         raise
     await background.run(recorder.complete)
 

@@ -13,7 +13,7 @@ import aiosqlite
 
 from sessionledger.errors import DecodeError, DriverError, StorageFullError, UnavailableError
 
-__all__ = ["Command", "connect", "mapped", "run"]
+__all__ = ["Command", "LedgerConnection", "connect", "error_of", "mapped", "run"]
 
 T = TypeVar("T")
 
@@ -42,7 +42,13 @@ class _Result(list[Any]):
         return self
 
 
-class _Connection(sqlite3.Connection):
+class LedgerConnection(sqlite3.Connection):
+    """A connection that runs commands, and remembers what it need not write again."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.participants: set[tuple[str, str, int]] = set()  #: rows that are there, as far as it knows
+
     def execute(self, sql: str, parameters: Any = (), /) -> Any:
         if type(sql) is Command:
             return _Result((sql.function(self, *parameters),))
@@ -66,7 +72,7 @@ async def connect(path: str, *, busy_timeout: float) -> aiosqlite.Connection:
             isolation_level=None,
             cached_statements=256,
             timeout=busy_timeout,
-            factory=_Connection,
+            factory=LedgerConnection,
         )
     _EXIT.watch(connection)
     return connection

@@ -13,7 +13,7 @@ import aiosqlite
 import anyio
 
 from sessionledger.drivers.sqlite import reader, writer
-from sessionledger.drivers.sqlite.connection import Command, connect, mapped, run
+from sessionledger.drivers.sqlite.connection import Command, LedgerConnection, connect, mapped, run
 from sessionledger.drivers.statements import load_text
 from sessionledger.errors import DriverError, InvalidRecordError, SchemaTooNewError
 from sessionledger.protocol.driver import PROTOCOL_VERSION, DriverInfo, StoreURL
@@ -244,7 +244,7 @@ def _ping(db: sqlite3.Connection) -> None:
     db.execute("SELECT 1").fetchone()
 
 
-def _erase(db: sqlite3.Connection, limit: int) -> bool:
+def _erase(db: LedgerConnection, limit: int) -> bool:
     return writer.erase(db, limit)
 
 

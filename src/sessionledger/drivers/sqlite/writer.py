@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from sessionledger.drivers.sqlite.connection import error_of
+from sessionledger.drivers.sqlite.connection import LedgerConnection, error_of
 from sessionledger.drivers.sqlite.reader import ID_BLOCK, head_of, load_head
 from sessionledger.drivers.statements import load_statements
 from sessionledger.errors import DriverError
@@ -59,6 +59,7 @@ _ENVIRONMENT = frozenset(
         sqlite3.SQLITE_INTERRUPT,
     }
 )
+_MAX_PARTICIPANTS = 50_000  #: that are remembered
 _COUNTERS = 19  #: the column of a head's counters
 _OPEN = frozenset({"pending", "running", "paused"})
 _decode_counters = msgspec.json.Decoder(dict[str, int]).decode
@@ -79,9 +80,11 @@ _CONTENT = (
 )
 
 
-def commit_group(db: sqlite3.Connection, commits: Sequence[Commit]) -> list[Outcome | DriverError]:
+def commit_group(db: LedgerConnection, commits: Sequence[Commit]) -> list[Outcome | DriverError]:
     """One transaction for all; if SQLite fails one of them, one for each."""
     try:
+        if len(db.participants) > _MAX_PARTICIPANTS:
+            db.participants.clear()
         db.execute("BEGIN IMMEDIATE")
         outcomes: list[Outcome | DriverError] = [_commit(db, commit) for commit in commits]
         db.execute("COMMIT")
@@ -89,6 +92,7 @@ def commit_group(db: sqlite3.Connection, commits: Sequence[Commit]) -> list[Outc
     except BaseException as error:
         if db.in_transaction:
             db.execute("ROLLBACK")
+        db.participants.clear()
         if len(commits) > 1 and _concerns_one(error):
             return [outcome for commit in commits for outcome in _alone(db, commit)]
         if _code(error) == sqlite3.SQLITE_TOOBIG:
@@ -106,7 +110,7 @@ def _code(error: BaseException) -> int | None:
     return None if code is None else code & 0xFF
 
 
-def _alone(db: sqlite3.Connection, commit: Commit) -> list[Outcome | DriverError]:
+def _alone(db: LedgerConnection, commit: Commit) -> list[Outcome | DriverError]:
     try:
         return commit_group(db, (commit,))
     except sqlite3.Error as error:
@@ -117,7 +121,7 @@ def _alone(db: sqlite3.Connection, commit: Commit) -> list[Outcome | DriverError
         return [mapped]
 
 
-def _commit(db: sqlite3.Connection, commit: Commit) -> Outcome:
+def _commit(db: LedgerConnection, commit: Commit) -> Outcome:
     row, known = _look(db, commit)
     session_key = row[0] if row is not None else None
     decision = decide(commit, known)
@@ -133,7 +137,7 @@ def _commit(db: sqlite3.Connection, commit: Commit) -> Outcome:
     return decision.outcome
 
 
-def _look(db: sqlite3.Connection, commit: Commit) -> tuple[tuple[Any, ...] | None, Known]:
+def _look(db: LedgerConnection, commit: Commit) -> tuple[tuple[Any, ...] | None, Known]:
     """The session's row and what the decision needs; one statement for a lone append."""
     change = commit.changes[0] if len(commit.changes) == 1 else None
     if isinstance(change, PutRun) and change.revision == 1:
@@ -152,7 +156,7 @@ def _names(commit: Commit) -> tuple[str, str]:
     return commit.key.namespace, commit.key.session_id
 
 
-def _known(db: sqlite3.Connection, commit: Commit, key: int, head: Head) -> Known:
+def _known(db: LedgerConnection, commit: Commit, key: int, head: Head) -> Known:
     if head.erased:
         return Known(head)
     named: dict[tuple[str, int], StoredRun] = {}
@@ -177,7 +181,7 @@ def _known(db: sqlite3.Connection, commit: Commit, key: int, head: Head) -> Know
 
 
 def _put_head(
-    db: sqlite3.Connection, commit: Commit, decision: Decision, session_key: int | None, counters: dict[str, int]
+    db: LedgerConnection, commit: Commit, decision: Decision, session_key: int | None, counters: dict[str, int]
 ) -> int:
     head = decision.head
     assert head is not None
@@ -233,14 +237,14 @@ def _put_head(
             total,
         ),
     )
-    new = commit.create
-    assert new is not None and cursor.lastrowid is not None
-    _put_header(db, cursor.lastrowid, new.header)
-    db.execute(SQL["put_state"], (cursor.lastrowid, new.state))
-    return cursor.lastrowid
+    new, key = commit.create, cursor.lastrowid
+    assert new is not None and key is not None
+    _put_header(db, key, new.header)
+    db.execute(SQL["put_state"], (key, new.state))
+    return int(key)
 
 
-def _put_header(db: sqlite3.Connection, session_key: int, header: SessionHeader) -> None:
+def _put_header(db: LedgerConnection, session_key: int, header: SessionHeader) -> None:
     values = (
         session_key,
         header.kind,
@@ -255,7 +259,7 @@ def _put_header(db: sqlite3.Connection, session_key: int, header: SessionHeader)
 
 
 def _put_change(
-    db: sqlite3.Connection, key: int, commit: Commit, change: Change, receipt: RunReceipt | None, version: int
+    db: LedgerConnection, key: int, commit: Commit, change: Change, receipt: RunReceipt | None, version: int
 ) -> None:
     if isinstance(change, PutRun):
         assert receipt is not None
@@ -289,7 +293,7 @@ def _put_change(
         db.execute(SQL["insert_hidden"], (key, hidden.hide_id, *values))
 
 
-def _put_run(db: sqlite3.Connection, key: int, put: PutRun, receipt: RunReceipt) -> None:
+def _put_run(db: LedgerConnection, key: int, put: PutRun, receipt: RunReceipt) -> None:
     header, seq = put.header, receipt.run_seq
     open_run = header.status in _OPEN
     db.execute(
@@ -323,14 +327,15 @@ def _put_run(db: sqlite3.Connection, key: int, put: PutRun, receipt: RunReceipt)
     _put_messages(db, key, put.messages, receipt)
 
 
-def _put_participants(db: sqlite3.Connection, key: int, put: PutRun) -> None:
-    """A run's agent and user; the session's first run, or another's, tells them once."""
+def _put_participants(db: LedgerConnection, key: int, put: PutRun) -> None:
+    """A run's agent and user. Most runs tell what an earlier one of their session has told."""
     for role, participant in (("agent", put.agent_id), ("user", put.user_id)):
-        if participant is not None:
+        if participant is not None and (role, participant, key) not in db.participants:
             db.execute(SQL["insert_participant"], (role, participant, key))
+            db.participants.add((role, participant, key))
 
 
-def _patch_run(db: sqlite3.Connection, key: int, patch: PatchRun, receipt: RunReceipt) -> None:
+def _patch_run(db: LedgerConnection, key: int, patch: PatchRun, receipt: RunReceipt) -> None:
     header, place = patch.header, (key, receipt.run_seq, patch.revision)
     values = (header.updated_at, header.finished_at, header.input_tokens, header.output_tokens, header.has_summary)
     db.execute(SQL["patch_run"], (header.status, *values, *place))
@@ -343,7 +348,7 @@ def _patch_run(db: sqlite3.Connection, key: int, patch: PatchRun, receipt: RunRe
         _put_messages(db, key, patch.messages, receipt)
 
 
-def _put_messages(db: sqlite3.Connection, key: int, rows: Sequence[MessageRow], receipt: RunReceipt) -> None:
+def _put_messages(db: LedgerConnection, key: int, rows: Sequence[MessageRow], receipt: RunReceipt) -> None:
     seq, revision, first = receipt.run_seq, receipt.revision, receipt.first_position
     db.executemany(
         SQL["insert_message"],
@@ -356,7 +361,7 @@ def _put_messages(db: sqlite3.Connection, key: int, rows: Sequence[MessageRow], 
         db.execute(SQL["index_ids"], (key, (end - 1) * ID_BLOCK + 1, end * ID_BLOCK))
 
 
-def erase(db: sqlite3.Connection, limit: int) -> bool:
+def erase(db: LedgerConnection, limit: int) -> bool:
     """Some rows of what was sealed, whichever session it was; True while there are more."""
     db.execute("BEGIN IMMEDIATE")
     try:
@@ -371,7 +376,7 @@ def erase(db: sqlite3.Connection, limit: int) -> bool:
         raise
 
 
-def _erase_rows(db: sqlite3.Connection, key: int, limit: int) -> None:
+def _erase_rows(db: LedgerConnection, key: int, limit: int) -> None:
     for table, columns in _CONTENT:
         places = f"SELECT {columns} FROM {table} WHERE session_key = ?1 LIMIT ?2"
         limit -= db.execute(

@@ -1,0 +1,594 @@
+"""Random histories: a store and plain lists go through the same calls, and must show the same.
+
+`HistorySuite` runs them for a driver. A machine that fails prints the calls that lead there, as short as Hypothesis finds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from itertools import count
+from typing import Any, ClassVar, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+
+from sessionledger.errors import (
+    RunConflictError,
+    RunFinishedError,
+    RunNotFoundError,
+    SessionDeletedError,
+    SessionExistsError,
+    SessionHasForksError,
+    SessionNotFoundError,
+)
+from sessionledger.protocol.store import Cursor
+from sessionledger.records import AgentSwitch, Message, Run, Session, ToolCall, Usage
+from sessionledger.store import Store
+from sessionledger.testing.naive import TERMINAL, NaiveMessage, NaiveRun, NaiveSession
+from sessionledger.testing.suite.bench import Bench, Storage, small_pages
+
+__all__ = ["HistoryMachine", "HistorySuite", "histories"]
+
+T = TypeVar("T")
+
+_STEPS = 25  #: of one history
+
+_shapes = st.lists(st.sampled_from("uuaaacCrrxs"), max_size=4)
+_which = st.integers(0, 11)
+_few = st.integers(1, 4)
+_statuses = st.sampled_from(["completed", "completed", "running", "running", "paused", "failed", "cancelled"])
+
+
+def histories(default: int = 100) -> int:
+    """How many are tried: as `--sessionledger-histories` or the environment's SESSIONLEDGER_HISTORIES says."""
+    return int(os.environ.get("SESSIONLEDGER_HISTORIES") or default)
+
+
+class HistorySuite(Bench):
+    """A test of its own beside `DriverSuite`, because it needs Hypothesis and takes as long as it is told to."""
+
+    def test_random_histories_equal_naive_copies(self, storage: Storage) -> None:
+        with asyncio.Runner() as runner:
+            store = small_pages(storage.store(timeout=None), rows=3)
+            runner.run(store.open())
+            try:
+                machine = type("Histories", (HistoryMachine,), {"whole_store": store, "runner": runner})
+                run_state_machine_as_test(  # type: ignore[no-untyped-call]
+                    machine,
+                    settings=settings(
+                        max_examples=histories(),
+                        stateful_step_count=_STEPS,
+                        deadline=None,
+                        suppress_health_check=list(HealthCheck),
+                        print_blob=True,
+                    ),
+                )
+            finally:
+                runner.run(store.close())
+
+
+class _Walk:
+    """A cursor that was begun, and what it must go on to hand out."""
+
+    def __init__(self, session: NaiveSession, cursor: Cursor[Any], rest: list[Any], shown: Callable[[Any], Any]) -> None:
+        self.session, self.cursor, self.rest, self.shown = session, cursor, rest, shown
+
+
+class HistoryMachine(RuleBasedStateMachine):
+    """Each machine has a namespace of its own in one store, and a few sessions in it."""
+
+    whole_store: ClassVar[Store]
+    runner: ClassVar[asyncio.Runner]
+    numbers: ClassVar[count[int]] = count()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = self.whole_store.scoped(namespace=f"h{os.getpid()}-{next(self.numbers)}")
+        self.sessions: list[NaiveSession] = []
+        self.walks: list[_Walk] = []
+        self.made = count(1)
+        self.moments = count(1)
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    # choosing
+
+    def session(self, which: int) -> NaiveSession:
+        return self.sessions[which % len(self.sessions)]
+
+    def live(self, which: int) -> NaiveSession | None:
+        found = [one for one in self.sessions if not one.deleted and not one.erased]
+        return found[which % len(found)] if found else None
+
+    def a_run(self, session: NaiveSession, which: int) -> NaiveRun | None:
+        return session.runs[which % len(session.runs)] if session.runs else None
+
+    def messages(self, shape: Sequence[str]) -> list[Message]:
+        """By letter: a user, an answer, one call or two, a result of the last of them or of none, a summary."""
+        made: list[Message] = []
+        calls: list[str] = []
+        for letter in shape:
+            number = next(self.made)
+            text = f"m{number}"
+            message_id = f"id{number}" if number % 5 == 0 else None
+            if letter == "u":
+                made.append(Message(role="user", content=text, message_id=message_id))
+            elif letter == "a":
+                made.append(Message(role="assistant", content=text, usage=Usage(input_tokens=number)))
+            elif letter == "s":
+                made.append(Message(role="system", kind="summary", content=text))
+            elif letter in "cC":
+                ids = [f"c{number}.{n}" for n in range(1 + (letter == "C"))]
+                calls += ids
+                tool_calls = [ToolCall(tool_call_id=one, name="t") for one in ids]
+                made.append(Message(role="assistant", content=text if number % 2 else None, tool_calls=tool_calls))
+            else:
+                answered = calls.pop() if calls and letter == "r" else f"x{number}"
+                made.append(Message(role="tool", content=text, tool_call_id=answered))
+        return made
+
+    def touched(self, session: NaiveSession) -> None:
+        session.activity = next(self.moments)
+
+    # writing
+
+    @initialize(shape=_shapes)
+    def begin(self, shape: list[str]) -> None:
+        self.make_session()
+        self.append(0, [shape], "completed", False, 0)
+
+    @rule()
+    def make_session(self) -> None:
+        session = NaiveSession(f"s{len(self.sessions)}", name=f"n{len(self.sessions)}")
+        self.call(self.store.create_session(Session(session_id=session.session_id, name=session.name)))
+        self.touched(session)
+        self.sessions.append(session)
+
+    @rule(which=_which)
+    def make_again(self, which: int) -> None:
+        session = self.session(which)
+        work = self.store.create_session(Session(session_id=session.session_id))
+        if not session.erased:
+            with pytest.raises(SessionExistsError):
+                self.call(work)
+            return
+        assert self.call(work).version == 1
+        again = NaiveSession(session.session_id)
+        self.sessions[self.sessions.index(session)] = again
+        self.touched(again)
+
+    @rule(
+        which=_which,
+        shapes=st.lists(_shapes, min_size=1, max_size=3),
+        status=_statuses,
+        nested=st.booleans(),
+        extras=st.integers(0, 7),
+    )
+    def append(self, which: int, shapes: list[list[str]], status: str, nested: bool, extras: int) -> None:
+        session = self.session(which)
+        parents = [run.run_id for run in session.runs]
+        parent = parents[-1] if nested and parents else None
+        runs = [
+            Run(
+                run_id=f"r{next(self.made)}",
+                session_id=session.session_id,
+                messages=self.messages(shape),
+                status=status,  # type: ignore[arg-type]
+                parent_run_id=parent,
+            )
+            for shape in shapes
+        ]
+        number = next(self.made)
+        fields: dict[str, Any] = {}
+        if extras in (1, 3):
+            fields["state"] = {f"k{number % 3}": number}
+        if extras in (2, 3):
+            fields["switch"] = AgentSwitch(to_agent=f"a{number}")
+        work = self.store.append(runs, **fields)
+        if session.deleted or session.erased:
+            with pytest.raises(SessionDeletedError):
+                self.call(work)
+            return
+        receipts = self.call(work)
+        for run, receipt in zip(runs, receipts, strict=True):
+            first = len(session.log) + 1
+            session.append(run.run_id or "", run.messages, status, parent)
+            assert (receipt.run_seq, receipt.replayed) == (len(session.runs), False)
+            assert receipt.first_position == (first if run.messages else None)
+        session.state.update(fields.get("state", {}))
+        session.switches += [fields["switch"].to_agent] if "switch" in fields else []
+        self.touched(session)
+
+    @rule(which=_which, of=_which)
+    def append_again(self, which: int, of: int) -> None:
+        """The run_id of one that is there: with another content it conflicts, whatever else is true of the session."""
+        session = self.session(which)
+        run = self.a_run(session, of)
+        if session.erased or run is None or run.inherited:
+            return
+        other = Run(run_id=run.run_id, session_id=session.session_id, messages=[Message(role="user", content="other")])
+        with pytest.raises(RunConflictError):
+            self.call(self.store.append(other))
+
+    @rule(which=_which, of=_which, shape=_shapes, status=st.none() | _statuses)
+    def update(self, which: int, of: int, shape: list[str], status: str | None) -> None:
+        session = self.session(which)
+        run = self.a_run(session, of)
+        if run is None and not session.erased:
+            return
+        run_id = run.run_id if run is not None else "r"
+        messages, output = self.messages(shape), next(self.made)
+        work = self.store.update_run(session.session_id, run_id=run_id, messages=messages, status=status, output=output)
+        own = session.own(run_id)
+        expected: type[Exception] | None = None
+        if session.erased:
+            expected = SessionNotFoundError
+        elif session.deleted:
+            expected = SessionDeletedError
+        elif own is None:
+            expected = RunNotFoundError
+        elif own.status in TERMINAL:
+            expected = RunFinishedError
+        if expected is not None:
+            with pytest.raises(expected):
+                self.call(work)
+            return
+        assert own is not None
+        first = len(session.log) + 1
+        receipt = self.call(work)
+        session.extend(own, messages, status, output)
+        assert (receipt.run_seq, receipt.revision) == (own.seq, own.newest.number)
+        assert receipt.first_position == (first if messages else None)
+        self.touched(session)
+
+    @rule(which=_which, of=_which, shape=_shapes, status=_statuses)
+    def revise(self, which: int, of: int, shape: list[str], status: str) -> None:
+        session = self.live(which)
+        run = None if session is None else self.a_run(session, of)
+        if session is None or run is None:
+            return
+        run_id, messages = run.run_id, self.messages([*shape, "u"] if of % 4 else shape)
+        output = next(self.made)
+        revision = Run(
+            run_id=run_id,
+            session_id=session.session_id,
+            messages=messages,
+            status=status,  # type: ignore[arg-type]
+            output=output,
+        )
+        work = self.store.append(revision, revise=True)
+        own = session.own(run_id)
+        if own is None:
+            with pytest.raises(RunNotFoundError):
+                self.call(work)
+            return
+        receipt = self.call(work)
+        session.revise(own, messages, status)
+        own.newest.shared.output = output
+        assert (receipt.run_seq, receipt.revision) == (own.seq, own.newest.number)
+        self.touched(session)
+
+    @rule(which=_which, of=_which, how=st.sampled_from(["last_runs", "last_messages", "run_id", "from_run_id", "from_position"]))
+    def retract(self, which: int, of: int, how: str) -> None:
+        session = self.live(which)
+        run = None if session is None else self.a_run(session, of)
+        if session is None:
+            return
+        if how in ("run_id", "from_run_id"):
+            if run is None:
+                return
+            value: int | str = run.run_id
+        else:
+            value = 1 + of % 5 if how != "from_position" else 1 + of % (len(session.log) + 2)
+        retract_id = self.call(self.store.retract(session.session_id, **{how: value}))  # type: ignore[arg-type]
+        session.retract(retract_id, how, value)
+
+    @rule(which=_which, of=_which)
+    def unretract(self, which: int, of: int) -> None:
+        session = self.live(which)
+        ids = [] if session is None else [name for name in session.retracts if name]
+        if session is None or not ids:
+            return
+        retract_id = ids[of % len(ids)]
+        self.call(self.store.unretract(session.session_id, retract_id=retract_id))
+        session.retracts[retract_id].undone = True
+
+    @precondition(lambda self: len(self.sessions) < 8)
+    @rule(which=_which, of=_which, how=st.sampled_from(["head", "position", "run"]))
+    def fork(self, which: int, of: int, how: str) -> None:
+        session = self.session(which)
+        run = self.a_run(session, of)
+        at: int | str | None = None
+        if how == "position":
+            at = of % (len(session.log) + 1)
+        elif how == "run" and run is not None:
+            at = run.run_id
+        name = f"s{len(self.sessions)}"
+        work = self.store.fork(session.session_id, at=at, new_session_id=name)
+        if session.deleted or session.erased:
+            with pytest.raises(SessionNotFoundError if session.erased else SessionDeletedError):
+                self.call(work)
+            return
+        made = self.call(work)
+        copy = session.fork(name, at)
+        assert (made.forked_from, made.forked_at, made.run_count) == (session.session_id, len(copy.log), len(copy.runs))
+        self.touched(copy)
+        self.sessions.append(copy)
+
+    @rule(which=_which)
+    def delete(self, which: int) -> None:
+        session = self.session(which)
+        assert self.call(self.store.delete_session(session.session_id)) == (not session.erased)
+        session.deleted = not session.erased
+
+    @rule(which=_which)
+    def restore(self, which: int) -> None:
+        for session in [one for one in self.sessions if one.deleted] or [self.session(which)]:
+            assert self.call(self.store.restore_session(session.session_id)) == (not session.erased)
+            session.deleted = False
+
+    @precondition(lambda self: len(self.sessions) > 1)
+    @rule(which=_which, forks=st.booleans())
+    def erase(self, which: int, forks: bool) -> None:
+        session = self.session(which)
+        work = self.store.delete_session(session.session_id, soft=False, forks=forks)
+        if not session.erased and self.forks_of(session) and not forks:
+            with pytest.raises(SessionHasForksError) as raised:
+                self.call(work)
+            assert sorted(raised.value.forks) == sorted(one.session_id for one in self.forks_of(session))
+            return
+        assert self.call(work) == (not session.erased)
+        self.erased(session)
+
+    def forks_of(self, session: NaiveSession) -> list[NaiveSession]:
+        return [one for one in self.sessions if one.parent is session and not one.erased]
+
+    def erased(self, session: NaiveSession) -> None:
+        for child in self.forks_of(session):
+            self.erased(child)
+        session.erased, session.deleted = True, False
+
+    @rule(which=_which, number=_few)
+    def change_state(self, which: int, number: int) -> None:
+        session = self.live(which)
+        if session is not None:
+            state = {**session.state, f"k{number % 3}": next(self.made)}
+            self.call(self.store.update_session(session.session_id, change={"state": state}))
+            session.state = state
+
+    # reading
+
+    def gone(self, session: NaiveSession, work: Coroutine[Any, Any, list[Any]]) -> bool:
+        """Whether the session is deleted; then the read says so."""
+        if session.deleted:
+            with pytest.raises(SessionDeletedError):
+                self.call(work)
+        elif session.erased:
+            assert self.call(work) == []
+        else:
+            work.close()
+        return session.deleted or session.erased
+
+    @rule(
+        which=_which,
+        window=st.fixed_dictionaries(
+            {"reverse": st.booleans(), "include_retracted": st.booleans()},
+            optional={
+                "offset": st.integers(0, 9),
+                "before": st.integers(0, 12),
+                "roles": st.sampled_from([["user"], ["assistant", "tool"], []]),
+            },
+        ),
+        bound=st.sampled_from([None, "last", "limit"]),
+        number=st.integers(0, 5),
+        of=st.none() | _which,
+    )
+    def read_messages(self, which: int, window: dict[str, Any], bound: str | None, number: int, of: int | None) -> None:
+        session = self.session(which)
+        run = None if of is None else self.a_run(session, of)
+        fields = dict(window)
+        if bound is not None:
+            fields[bound] = number
+        if run is not None:
+            fields["run_id"] = run.run_id
+        if self.gone(session, self.store.messages(session.session_id).collect()):
+            return
+        found = self.call(self.store.messages(session.session_id, **fields).collect())
+        expected = session.everything() if window["include_retracted"] else session.showing()
+        if run is not None:
+            seq = (session.run(run.run_id) or run).seq
+            expected = [one for one in expected if one.seq == seq]
+        expected = [
+            one
+            for one in expected
+            if one.position > window.get("offset", 0)
+            and one.position < window.get("before", 10**9)
+            and ("roles" not in window or one.given.role in window["roles"])
+        ]
+        if bound == "last":
+            expected = expected[max(0, len(expected) - number) :]
+        if window["reverse"]:
+            expected.reverse()
+        if bound == "limit":
+            expected = expected[:number]
+        self.same(found, expected)
+
+    def same(self, found: Sequence[Message], expected: Sequence[NaiveMessage]) -> None:
+        assert [one.content or one.position for one in found] == [one.given.content or one.position for one in expected]
+        assert [(one.position, one.run_seq) for one in found] == [(one.position, one.seq) for one in expected]
+
+    @rule(
+        which=_which,
+        window=st.fixed_dictionaries(
+            {
+                "last_runs": st.none() | st.integers(0, 3),
+                "last_messages": st.none() | st.integers(0, 5),
+                "roles": st.sampled_from([None, None, ["user", "assistant"], ["tool", "assistant"]]),
+                "statuses": st.sampled_from([["completed", "cancelled"], ["running", "failed", "completed", "paused"]]),
+                "nested": st.booleans(),
+            }
+        ),
+        of=st.none() | _which,
+    )
+    def read_history(self, which: int, window: dict[str, Any], of: int | None) -> None:
+        session = self.live(which)
+        if session is None:
+            return
+        run = None if of is None else self.a_run(session, of)
+        fields = {**window, "for_run": None if run is None else run.run_id}
+        found = self.call(self.store.history(session.session_id, **fields).collect())
+        expected = session.history(**fields)
+        assert [(one.content, [c.tool_call_id for c in one.tool_calls]) for one in found] == [
+            (one.content, [c.tool_call_id for c in one.tool_calls]) for one in expected
+        ]
+
+    @rule(which=_which, number=st.none() | st.integers(0, 3), reverse=st.booleans(), status=st.none() | _statuses)
+    def read_runs(self, which: int, number: int | None, reverse: bool, status: str | None) -> None:
+        session = self.session(which)
+        fields: dict[str, Any] = {"last": number, "reverse": reverse, "status": status, "include_messages": True}
+        if self.gone(session, self.store.runs(session.session_id).collect()):
+            return
+        found = self.call(self.store.runs(session.session_id, **fields).collect())
+        expected = [run for run in session.showing_runs() if status in (None, run.status)]
+        expected = expected[max(0, len(expected) - number) :] if number is not None else expected
+        if reverse:
+            expected.reverse()
+        assert [(one.run_id, one.seq, one.revision, one.status, one.output, one.parent_run_id) for one in found] == [
+            (run.run_id, run.seq, run.newest.number, run.status, run.newest.shared.output, run.parent_run_id)
+            for run in expected
+        ]
+        showing = session.showing()
+        for one, run in zip(found, expected, strict=True):
+            self.same(one.messages, [message for message in showing if message.seq == run.seq])
+
+    @rule(which=_which, of=_which, revision=st.none() | st.integers(1, 3))
+    def read_run(self, which: int, of: int, revision: int | None) -> None:
+        session = self.session(which)
+        run = self.a_run(session, of)
+        if run is None:
+            return
+        found = self.call(self.store.get_run(run.run_id, session_id=session.session_id, revision=revision))
+        run = session.run(run.run_id)
+        assert run is not None
+        numbers = [one.number for one in run.revisions]
+        number = run.newest.number if revision is None else revision
+        if session.deleted or session.erased or number not in numbers:
+            assert found is None
+            return
+        assert found is not None and (found.seq, found.revision) == (run.seq, number)
+        self.same(found.messages, session.messages_of(run, number))
+
+    @rule(which=_which, of=_which)
+    def read_message(self, which: int, of: int) -> None:
+        session = self.session(which)
+        if not session.log:
+            return
+        one = session.log[of % len(session.log)]
+        message_id = one.given.message_id
+        if message_id is None:
+            return
+        found = self.call(self.store.get_message(session.session_id, message_id=message_id))
+        if session.deleted or session.erased or one not in session.showing():
+            assert found is None
+        else:
+            assert found is not None and found.content == one.given.content
+
+    @rule(which=_which)
+    def read_session(self, which: int) -> None:
+        session = self.session(which)
+        found = self.call(self.store.get_session(session.session_id))
+        if session.deleted or session.erased:
+            assert found is None
+            return
+        assert found is not None
+        assert (found.name, found.state) == (session.name, session.state)
+        assert (found.run_count, found.message_count) == (len(session.runs), len(session.log))
+        switches = self.call(self.store.switches(session.session_id).collect())
+        assert [one.to_agent for one in switches] == session.switches
+        stats = self.call(self.store.stats(session.session_id))
+        runs, messages, statuses, spent = session.statistics()
+        assert (stats.runs, stats.messages, stats.usage.input_tokens) == (runs, messages, spent)
+        assert {status: n for status, n in stats.runs_by_status.items() if n} == dict(statuses)
+
+    @rule(reverse=st.booleans(), include_deleted=st.booleans())
+    def read_sessions(self, reverse: bool, include_deleted: bool) -> None:
+        cursor = self.store.sessions(reverse=reverse, include_deleted=include_deleted)
+        found = [one.session_id for one in self.call(cursor.collect())]
+        shown = [one for one in self.sessions if not one.erased and (include_deleted or not one.deleted)]
+        shown.sort(key=lambda one: one.activity, reverse=not reverse)
+        assert found == [one.session_id for one in shown]
+
+    # walks that go on while the session changes
+
+    @precondition(lambda self: len(self.walks) < 4)
+    @rule(which=_which, what=st.sampled_from(["messages", "reverse", "history", "runs", "runs reversed"]), size=_few)
+    def open_walk(self, which: int, what: str, size: int) -> None:
+        session = self.live(which)
+        if session is None:
+            return
+        name = session.session_id
+        if what in ("messages", "reverse"):
+            walk: Cursor[Any] = self.store.messages(name, reverse=what == "reverse", page_size=size)
+            rest: list[Any] = [(one.position, one.given.content) for one in session.showing()]
+            shown: Callable[[Any], Any] = lambda one: (one.position, one.content)  # noqa: E731
+        elif what == "history":
+            walk = self.store.history(name, page_size=size, statuses=["completed", "failed", "cancelled"], nested=True)
+            fields = {"last_runs": None, "last_messages": None, "roles": None, "for_run": None}
+            rest = [one.content for one in session.history(statuses=TERMINAL, nested=True, **fields)]  # type: ignore[arg-type]
+            shown = lambda one: one.content  # noqa: E731
+        else:
+            walk = self.store.runs(name, reverse=what == "runs reversed", page_size=size, include_messages=True)
+            showing = session.showing()
+            rest = [
+                (run.seq, run.newest.number, [one.given.content for one in showing if one.seq == run.seq])
+                for run in session.showing_runs()
+            ]
+            shown = lambda one: (one.seq, one.revision, [message.content for message in one.messages])  # noqa: E731
+        if what.startswith("reverse") or what.endswith("reversed"):
+            rest.reverse()
+        self.walks.append(_Walk(session, walk, rest, shown))
+        self.go_on(len(self.walks) - 1, 1)
+
+    @precondition(lambda self: self.walks)
+    @rule(which=_which, items=st.integers(1, 5))
+    def go_on(self, which: int, items: int) -> None:
+        walk = self.walks[which % len(self.walks)]
+        for _ in range(items):
+            try:
+                item = self.call(walk.cursor.first())
+            except SessionDeletedError:
+                self.walks.remove(walk)
+                session = walk.session
+                # made again or not: what was deleted under the walk is an error for good
+                assert session.deleted or session.erased
+                return
+            if item is None:
+                assert walk.rest == []
+                self.walks.remove(walk)
+                return
+            assert walk.shown(item) == walk.rest.pop(0)
+
+    @invariant()
+    def the_last_session_shows_what_it_should(self) -> None:
+        """After each step, one session whole: the one that the step was about, more often than not."""
+        recent = max((one for one in self.sessions if not one.erased and not one.deleted), key=_activity, default=None)
+        if recent is not None:
+            self.same(self.call(self.store.messages(recent.session_id).collect()), recent.showing())
+
+    def teardown(self) -> None:
+        for session in self.sessions:
+            if not session.deleted and not session.erased:
+                self.same(self.call(self.store.messages(session.session_id).collect()), session.showing())
+                self.same(
+                    self.call(self.store.messages(session.session_id, include_retracted=True).collect()),
+                    session.everything(),
+                )
+
+
+def _activity(session: NaiveSession) -> int:
+    return session.activity
