@@ -30,10 +30,17 @@ from sessionledger.protocol.rows import (
     NewSession,
     RunQuery,
     RunRow,
-    SessionKey,
     SessionRow,
 )
-from sessionledger.reading import MessageReader, PlacedRun, find_run, pieces_of_run, pieces_of_view, readable
+from sessionledger.reading import (
+    MessageReader,
+    PlacedRun,
+    find_run,
+    last_run_begun,
+    pieces_of_run,
+    pieces_of_view,
+    readable,
+)
 from sessionledger.records import Session
 from sessionledger.refusals import error_of, not_found
 from sessionledger.retry import retried
@@ -134,7 +141,7 @@ async def _point(context: Context, view: View, at: int | str | None) -> _Point:
         raise InvalidRecordError(
             f"at is {at}, behind the session's last position {head.message_count}: give one up to it", path="at"
         )
-    return _Point(at, await _last_run_begun(context, view, at))
+    return _Point(at, await last_run_begun(context, view, at))
 
 
 async def _end_of_run(context: Context, view: View, run_id: str) -> _Point:
@@ -147,34 +154,6 @@ async def _end_of_run(context: Context, view: View, run_id: str) -> _Point:
     row = found[1][-1]
     pieces = pieces_of_run(view, PlacedRun(found[0], row))
     return _Point(pieces[-1].last if pieces else min(row.last_position, view.head.message_count), row.seq)
-
-
-async def _last_run_begun(context: Context, view: View, position: int) -> int:
-    """The seq of the last run that began at a position or before: seqs and first positions grow together."""
-    for layer in reversed(view.layers):
-        last = layer.last_seq
-        while last >= layer.first_seq:
-            rows = await _rows(context, layer.key, layer.first_seq, last)
-            for row in rows:
-                if row.revision == 1 and row.first_position <= position:
-                    return row.seq
-            last = rows[-1].seq - 1 if rows else 0
-    return 0
-
-
-async def _rows(context: Context, key: SessionKey, first: int, last: int) -> list[RunRow]:
-    """Some of the last revisions up to a seq, latest first, never a part of a run's."""
-    limits = context.limits
-    limit = limits.rows
-    while True:
-        page = await context.driver.runs(RunQuery(key, limit, limits.bytes, False, first, last, reverse=True))
-        rows = list(page.rows)
-        if not page.more:
-            return rows
-        whole = [row for row in rows if row.seq > rows[-1].seq]
-        if whole:
-            return whole
-        limit *= 4
 
 
 async def _counters(context: Context, view: View, row: SessionRow, point: _Point) -> dict[str, int]:

@@ -11,7 +11,7 @@ from sessionledger.codec import messages_from_rows
 from sessionledger.context import Context, Scope
 from sessionledger.errors import SessionDeletedError
 from sessionledger.lineage import Hiding, View, resolve, watch
-from sessionledger.protocol.rows import FIRST, LAST, Head, MessagePage, MessageQuery, RunQuery, RunRow
+from sessionledger.protocol.rows import FIRST, LAST, Head, MessagePage, MessageQuery, RunQuery, RunRow, SessionKey
 from sessionledger.records import Message
 
 __all__ = ["MessageReader", "Piece", "PlacedRun", "RunReader", "begin", "pieces_of_run", "pieces_of_view"]
@@ -247,3 +247,31 @@ async def revisions(context: Context, view: View, index: int, run_id: str) -> li
         if not page.more:
             return rows
         query = RunQuery(layer.key, query.limit * 4, query.max_bytes * 4, run_id=run_id)
+
+
+async def last_run_begun(context: Context, view: View, position: int) -> int:
+    """The seq of the last run that began at a position or before: seqs and first positions grow together."""
+    for layer in reversed(view.layers):
+        last = layer.last_seq
+        while last >= layer.first_seq:
+            rows = await _last_rows(context, layer.key, layer.first_seq, last)
+            for row in rows:
+                if row.revision == 1 and row.first_position <= position:
+                    return row.seq
+            last = rows[-1].seq - 1 if rows else 0
+    return 0
+
+
+async def _last_rows(context: Context, key: SessionKey, first: int, last: int) -> list[RunRow]:
+    """Some of the last revisions up to a seq, latest first, never a part of a run's."""
+    limits = context.limits
+    limit = limits.rows
+    while True:
+        page = await context.driver.runs(RunQuery(key, limit, limits.bytes, False, first, last, reverse=True))
+        rows = list(page.rows)
+        if not page.more:
+            return rows
+        whole = [row for row in rows if row.seq > rows[-1].seq]
+        if whole:
+            return whole
+        limit *= 4

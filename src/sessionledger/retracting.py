@@ -9,7 +9,7 @@ from sessionledger.digest import canonical, digest
 from sessionledger.ids import new_id
 from sessionledger.lineage import View
 from sessionledger.protocol.rows import FIRST, LAST, Change, Commit, Committed, Hide, Show
-from sessionledger.reading import MessageReader, RunReader, begin, find_run, pieces_of_view
+from sessionledger.reading import MessageReader, RunReader, begin, find_run, last_run_begun, pieces_of_view
 from sessionledger.refusals import error_of, not_found, run_not_found
 from sessionledger.retry import retried
 from sessionledger.validate import check_count, check_id, check_one_of
@@ -74,8 +74,8 @@ async def _ranges(context: Context, view: View, which: str, value: Any) -> list[
     if not FIRST <= position <= head.message_count:
         return []
     ranges: list[_Rectangle] = [((position, head.message_count), _ALL)]
-    seq = await _first_run_from(context, view, position)
-    if seq:
+    seq = await last_run_begun(context, view, position - 1) + 1
+    if seq <= head.run_count:
         ranges.append((_ALL, (seq, head.run_count)))
     return ranges
 
@@ -111,19 +111,3 @@ async def _nth_last_message(context: Context, view: View, count: int) -> int:
         position = messages[-1].position or 0
         count -= len(messages)
     return position
-
-
-async def _first_run_from(context: Context, view: View, position: int) -> int:
-    """The seq of the first run that began at a position or behind it; 0: none. Seqs and first positions grow
-    together.
-    """
-    reader = RunReader(context, view, reverse=True, bodies=False)
-    seq = 0
-    while batch := await reader.read(64):
-        for placed in batch:
-            if placed.row.revision > 1:
-                continue
-            if placed.row.first_position < position:
-                return seq
-            seq = placed.row.seq
-    return seq

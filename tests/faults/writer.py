@@ -11,11 +11,11 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import aiosqlite
 import anyio
 import msgspec
 
 from sessionledger import SessionStore, open_store
-from sessionledger.drivers.sqlite import connection
 
 from .script import Hands, Script
 
@@ -76,22 +76,32 @@ def die_at(orders: Orders) -> None:
         if statement == "COMMIT":
             begun = next(commits)
 
-    class Counting(connection._Connection):
+    class Counting(sqlite3.Connection):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
             self.set_trace_callback(count)
 
-    connection._Connection = Counting  # type: ignore[misc]
+    make_connections(Counting)
 
 
 def without_transactions() -> None:
-    class Torn(connection._Connection):
+    class Torn(sqlite3.Connection):
         def execute(self, sql: str, parameters: Any = (), /) -> Any:
             if sql in ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
                 return sqlite3.Cursor(self)
             return super().execute(sql, parameters)
 
-    connection._Connection = Torn  # type: ignore[misc]
+    make_connections(Torn)
+
+
+def make_connections(kind: type[sqlite3.Connection]) -> None:
+    """Of that kind too, beside what the driver wants of them."""
+    connect = aiosqlite.connect
+
+    def connect_so(path: str, *, factory: type[sqlite3.Connection], **options: Any) -> aiosqlite.Connection:
+        return connect(path, factory=type(kind.__name__, (factory, kind), {}), **options)
+
+    aiosqlite.connect = connect_so
 
 
 if __name__ == "__main__":

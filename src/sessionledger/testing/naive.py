@@ -1,7 +1,7 @@
-"""Sessions as plain lists: a fork copies, a revision replaces, a retract removes. The model that stores are compared with.
+"""Sessions as plain lists, which stores are compared with: a fork copies, a revision replaces, a retract removes.
 
-It is written without a look at the core: no ranges, no versions, no links. What it knows of a store's promises is in the
-docstrings of `SessionStore`.
+It is written without a look at the core: no ranges, no versions, no links. What it knows of a store's promises is what
+the docstrings of `SessionStore` say.
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ class NaiveSession:
     activity: int = 0
     seen_statuses: Counter[str] = field(default_factory=Counter)  #: of inherited runs, when they were copied
     seen_tokens: int = 0
+    inherits_open: bool = False  #: a run that went on was copied: its status and tokens may have been counted earlier
 
     # what it holds
 
@@ -130,7 +131,7 @@ class NaiveSession:
         return [one for one in self.log if not one.left_out]
 
     def messages_of(self, run: NaiveRun, revision: int) -> list[NaiveMessage]:
-        return [one for one in self.log if one.seq == run.seq and one.revision == revision]
+        return [one for one in self.everything() if (one.seq, one.revision) == (run.seq, revision)]
 
     # what changes it
 
@@ -196,6 +197,7 @@ class NaiveSession:
         """A copy of the beginning."""
         position, seq = self._point(at)
         copy = NaiveSession(session_id, parent=self, state=dict(self.state), name=self.name)
+        copy.inherits_open = self.inherits_open or any(run.status not in TERMINAL for run in self.runs)
         copy.log = [replace(one, left_out=one.left_out or one.seq > seq) for one in self.log[:position]]
         for run in self.runs[:seq]:
             known = [revision for revision in run.revisions if revision.reach <= position]

@@ -163,6 +163,16 @@ class RetractTests(Bench):
         assert await shown(store) == ["r1?", "r1!", "r2?"]
         assert await shown_runs(store) == ["r1", "r2"]
 
+    async def test_a_run_that_began_there_is_retracted_though_it_was_revised(self, store: Store) -> None:
+        await store.append([turn("r1"), turn("r2"), run("r3", "x", status="running")])
+        await store.append([run("r2", "again"), run("r3", "again", status="running")], revise=True)
+        retract_id = await store.retract("s", from_position=3)
+        await store.update_run("s", run_id="r3", messages=[ask("more")])
+        assert await shown_runs(store) == ["r1"]
+        assert await shown(store) == ["r1?", "r1!"]
+        await store.unretract("s", retract_id=retract_id)
+        assert await shown(store) == ["r1?", "r1!", "again", "again", "more"]
+
     async def test_a_position_behind_the_end_retracts_nothing(self, store: Store) -> None:
         await four_turns(store)
         retract_id = await store.retract("s", from_position=9)
