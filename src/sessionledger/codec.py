@@ -227,8 +227,8 @@ def _decode(decode: Any, body: Body) -> Any:
 # runs
 
 
-def body_of_run(run: Run) -> str:
-    usage = run.usage if run.usage is not None else usage_of_messages(run.messages)
+def body_of_run(run: Run, usage: Usage | None) -> str:
+    """`usage` is the run's, or the sum of its messages'."""
     body = _RunBody(
         agent_name=run.agent_name,
         kind=run.kind,

@@ -16,14 +16,13 @@ from sessionledger.codec import now_micros
 from sessionledger.deadline import SETTLE, Deadline, late
 from sessionledger.errors import (
     DriverTimeoutError,
-    InvalidRecordError,
     StoreClosedError,
     WrongLoopError,
     WrongProcessError,
 )
 from sessionledger.group import Grouper
 from sessionledger.protocol.driver import Driver
-from sessionledger.protocol.rows import Commit, Head, Outcome, PatchRun, PutRun, SessionKey
+from sessionledger.protocol.rows import Commit, Head, Outcome, SessionKey
 from sessionledger.retry import retried
 
 __all__ = ["Context", "Limits", "Scope"]
@@ -122,12 +121,10 @@ class Context:
         return self._last_time
 
     async def commit(self, commit: Commit) -> Outcome:
-        self._check_size(commit)
         return await self._grouper.commit(commit)
 
     async def commit_alone(self, commit: Commit) -> Outcome:
         """A write that is this commit and nothing else, with its deadline."""
-        self._check_size(commit)
         try:
             return await self._grouper.commit(commit, self.timeout)
         except TimeoutError as error:
@@ -158,21 +155,6 @@ class Context:
         for key, lock in list(self._locks.items())[: _MAX_LOCKS // 2]:
             if not lock.statistics().locked:
                 del self._locks[key]
-
-    def _check_size(self, commit: Commit) -> None:
-        limit = self.driver.info.max_run_bytes
-        for change in commit.changes if limit is not None else ():
-            if not isinstance(change, PutRun | PatchRun):
-                continue
-            size = sum([len(row.body) for row in change.messages]) + (
-                len(change.body) if isinstance(change, PutRun) else 0
-            )
-            if limit is not None and size > limit:
-                raise InvalidRecordError(
-                    f"the run {change.run_id!r} takes {size} bytes, the storage {limit} at most: "
-                    "split it, or keep large contents elsewhere",
-                    path="run",
-                )
 
 
 def _current_loop() -> Any:

@@ -28,7 +28,6 @@ from sessionledger.protocol.rows import (
     CountForks,
     Head,
     NewSession,
-    RunQuery,
     RunRow,
     SessionRow,
 )
@@ -36,6 +35,7 @@ from sessionledger.reading import (
     MessageReader,
     PlacedRun,
     find_run,
+    last_rows,
     last_run_begun,
     pieces_of_run,
     pieces_of_view,
@@ -170,25 +170,14 @@ async def _counters(context: Context, view: View, row: SessionRow, point: _Point
         for name, count in count_run(messages, None):
             total[name] -= count
     for layer in reversed(view.layers):
+        first = layer.first_seq if layer.has_hidden else max(layer.first_seq, point.seq + 1)
         last = layer.last_seq
-        while last >= layer.first_seq:
-            query_first = layer.first_seq if layer.has_hidden else max(layer.first_seq, point.seq + 1)
-            if last < query_first:
-                break
-            limits = context.limits
-            page = await context.driver.runs(
-                RunQuery(layer.key, limits.rows, limits.bytes, True, query_first, last, reverse=True)
-            )
-            break_after = not page.more
-            rows = list(page.rows)
-            if page.more:
-                whole = [r for r in rows if r.seq > rows[-1].seq]
-                rows = whole or rows
-            _leave_out(total, [r for r in rows if layer.knows(r)], point)
-            if break_after or not rows:
-                break
-            last = rows[-1].seq - 1
-    return {name: count for name, count in total.items() if count}
+        while last >= first:
+            rows = await last_rows(context, layer.key, first, last, bodies=True)
+            _leave_out(total, [row for row in rows if layer.knows(row)], point)
+            last = rows[-1].seq - 1 if rows else 0
+    # an inherited run that went on since it was counted takes away more than it brought
+    return {name: count for name, count in total.items() if count > 0 or (count and name.startswith("cost/"))}
 
 
 def _leave_out(total: Counter[str], rows: list[RunRow], point: _Point) -> None:

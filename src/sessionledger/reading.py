@@ -17,7 +17,6 @@ from sessionledger.records import Message
 __all__ = ["MessageReader", "Piece", "PlacedRun", "RunReader", "begin", "pieces_of_run", "pieces_of_view"]
 
 _MAX_RANGES: Final = 64  #: of one query
-_MAX_REVISIONS: Final = 1 << 20
 
 
 class Piece(NamedTuple):
@@ -178,12 +177,10 @@ class RunReader:
         return []
 
     async def _read_layer(self, index: int, want: int) -> list[PlacedRun]:
-        layer, limit = self._view.layers[index], want
+        layer, limit, size = self._view.layers[index], want, self._context.limits.bytes
         first, last = max(self._first, layer.first_seq), min(self._last, layer.last_seq)
         while True:
-            query = RunQuery(
-                layer.key, limit, self._context.limits.bytes, self._bodies, first, last, reverse=self._reverse
-            )
+            query = RunQuery(layer.key, limit, size, self._bodies, first, last, reverse=self._reverse)
             page = await self._context.driver.runs(query)
             watch(self._view, index, page.head)
             if not layer.has_hidden and all(row.revision == 1 for row in page.rows):
@@ -193,8 +190,8 @@ class RunReader:
             groups = [list(group) for _, group in groupby(page.rows, key=lambda row: row.seq)]
             if page.more and not self._decided(index, groups[-1]):
                 # the page may have ended between two revisions of its last run
-                if len(groups) == 1 and limit < _MAX_REVISIONS:
-                    limit *= 4
+                if len(groups) == 1:
+                    limit, size = limit * 4, size * 4
                     continue
                 groups.pop()
             break
@@ -254,7 +251,7 @@ async def last_run_begun(context: Context, view: View, position: int) -> int:
     for layer in reversed(view.layers):
         last = layer.last_seq
         while last >= layer.first_seq:
-            rows = await _last_rows(context, layer.key, layer.first_seq, last)
+            rows = await last_rows(context, layer.key, layer.first_seq, last, bodies=False)
             for row in rows:
                 if row.revision == 1 and row.first_position <= position:
                     return row.seq
@@ -262,16 +259,15 @@ async def last_run_begun(context: Context, view: View, position: int) -> int:
     return 0
 
 
-async def _last_rows(context: Context, key: SessionKey, first: int, last: int) -> list[RunRow]:
+async def last_rows(context: Context, key: SessionKey, first: int, last: int, *, bodies: bool) -> list[RunRow]:
     """Some of the last revisions up to a seq, latest first, never a part of a run's."""
-    limits = context.limits
-    limit = limits.rows
+    limit, size = context.limits.rows, context.limits.bytes
     while True:
-        page = await context.driver.runs(RunQuery(key, limit, limits.bytes, False, first, last, reverse=True))
+        page = await context.driver.runs(RunQuery(key, limit, size, bodies, first, last, reverse=True))
         rows = list(page.rows)
         if not page.more:
             return rows
         whole = [row for row in rows if row.seq > rows[-1].seq]
         if whole:
             return whole
-        limit *= 4
+        limit, size = limit * 4, size * 4

@@ -27,7 +27,9 @@ class Recorder:
         self._begun: Waiter[None] = Waiter()
         self._receipt: AppendReceipt | None = None
         self._partial: Message | None = None
-        self._unsettled: tuple[Sequence[Message], str] | None = None  #: what `add` was interrupted at, with its operation id
+        self._unsettled: tuple[Sequence[Message], str] | None = (
+            None  #: what `add` was interrupted at, with its operation id
+        )
         self._finished = False
 
     @property

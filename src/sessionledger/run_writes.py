@@ -183,6 +183,7 @@ class RunWrites:
 
     def _prepare_run(self, run: Run, path: str, index: int, operation_id: str | None, *, revise: bool) -> _Prepared:
         text = checked_run(_content(run), path)
+        self._check_size(text, path)
         check_id(run.session_id, f"{path}.session_id")
         if run.run_id is not None:
             check_id(run.run_id, f"{path}.run_id")
@@ -198,6 +199,15 @@ class RunWrites:
         else:
             run_id = new_id() if operation_id is None else derived_uuid("run", run.session_id, operation_id, str(index))
         return _Prepared(run, run_id, digest(text))
+
+    def _check_size(self, text: bytes, path: str) -> None:
+        """`text` is the canonical JSON of what will be stored; it is about as long."""
+        limit = self._context.driver.info.max_run_bytes
+        if limit is not None and len(text) > limit:
+            raise InvalidRecordError(
+                f"{path} takes {len(text)} bytes, the storage {limit} at most: split it, or keep large contents elsewhere",
+                path=path,
+            )
 
     def _put(self, item: _Prepared, at: int, before: RunRow | None = None) -> PutRun:
         """The change that stores a run, or the revision behind `before`; the same revision again when it is equal."""
@@ -222,7 +232,7 @@ class RunWrites:
             run.model if run.model is None or (len(run.model) <= 256 and "\0" not in run.model) else None,
             created_at,
             header_of_run(run, usage, at),
-            body_of_run(run),
+            body_of_run(run, usage),
             rows_of_messages(run.messages, created_at, copies=self._context.driver.info.message_copies),
             counters,
         )
@@ -312,7 +322,9 @@ class RunWrites:
     # update
 
     async def update(self, session_id: str, update: RunUpdate, operation_id: str | None) -> AppendReceipt:
-        request = digest(canonical(("update_run", replace(update, expected_status=None))))
+        text = canonical(("update_run", replace(update, expected_status=None)))
+        self._check_size(text, "update")
+        request = digest(text)
         key = self._scope.key(session_id)
         commit = Commit(key, operation_id or new_id(), request, self._context.now(), (), owner=self._scope.user_id)
         place = (key, update.run_id)
@@ -396,9 +408,13 @@ def _content(run: Run) -> Run:
     if type(run) is not Run:
         return run
     messages = run.messages
-    if any(type(m) is Message and m.run_seq is not None for m in messages):
+    if any(type(m) is Message and _placed(m) for m in messages):
         messages = tuple([replace(m, position=None, run_seq=None, run_id=None) for m in messages])
     return replace(run, run_id=None, session_id="", messages=messages, seq=None, revision=None, message_count=None)
+
+
+def _placed(message: Message) -> bool:
+    return message.position is not None or message.run_seq is not None or message.run_id is not None
 
 
 def _first_session(run: Run, scope: Scope, at: int) -> NewSession:
