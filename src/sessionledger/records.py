@@ -5,8 +5,8 @@ or `dict[str, Any]` holds JSON: None, bool, int, float, str, list and dict with 
 parser. What goes in comes out equal; what JSON cannot hold (bytes, sets, tuples, NaN) is refused when it is stored,
 never converted.
 
-The garbage collector does not look into them, which makes long reads quicker by an eighth: JSON has no cycles, and a cycle that
-somebody builds through a record, to no use, is not found.
+The garbage collector does not look into them, which makes long reads quicker by an eighth: JSON has no cycles, and a
+cycle that somebody builds through a record, to no use, is not found.
 
 `metadata` belongs to the user, `extra` to an adapter: whatever its framework has that there is no field for.
 """

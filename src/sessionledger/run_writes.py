@@ -205,7 +205,7 @@ class RunWrites:
         limit = self._context.driver.info.max_run_bytes
         if limit is not None and len(text) > limit:
             raise InvalidRecordError(
-                f"{path} takes {len(text)} bytes, the storage {limit} at most: split it, or keep large contents elsewhere",
+                f"{path} takes {len(text)} bytes, the storage {limit} at most: split it, or keep large contents apart",
                 path=path,
             )
 

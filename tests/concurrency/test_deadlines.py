@@ -156,12 +156,11 @@ async def test_opening_ends_in_time(driver: Hanging) -> None:
 @pytest.mark.parametrize("hangs", ["close", "commit"])
 async def test_closing_ends_in_time(hangs: str, driver: Hanging) -> None:
     with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks:
-            async with Store.on(driver, timeout=TIMEOUT) as store:
-                driver.hangs = {hangs}
-                if hangs == "commit":
-                    tasks.start_soon(expect_timeout, store, run_of(0, 0))
-                    await anyio.wait_all_tasks_blocked()
+        async with anyio.create_task_group() as tasks, Store.on(driver, timeout=TIMEOUT) as store:
+            driver.hangs = {hangs}
+            if hangs == "commit":
+                tasks.start_soon(expect_timeout, store, run_of(0, 0))
+                await anyio.wait_all_tasks_blocked()
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

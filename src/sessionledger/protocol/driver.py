@@ -59,9 +59,8 @@ class DriverInfo(msgspec.Struct, frozen=True, kw_only=True):
     writers: int = 1  #: how many `commit` calls may be under way
     max_group: int = 256  #: commits of one call, at most
     message_copies: bool = False  #: it keeps columns beside a message's body: see `MessageRow`
-    max_run_bytes: int | None = (
-        None  #: encoded messages and fields of one `PutRun` or `PatchRun`; None: no limit but memory
-    )
+    #: Bytes of one run's messages and fields, encoded; None: no limit but memory.
+    max_run_bytes: int | None = None
     options: Sequence[str] = ()  #: keywords that its factory takes, from the URL's query or `open_store`
 
 

@@ -205,7 +205,7 @@ class NaiveSession:
             copy.seen_statuses[known[-1].shared.status] += 1
             copy.seen_tokens += sum(revision.shared.tokens for revision in known)
         positions, seqs = self.gone()
-        copy.retracts[""] = Removed(positions, {one for one in seqs if one <= seq})
+        copy.retracts[""] = Removed({one for one in positions if one <= position}, {one for one in seqs if one <= seq})
         return copy
 
     def _point(self, at: int | str | None) -> tuple[int, int]:
