@@ -6,9 +6,8 @@ A body is JSON text, format 1. Bytes begin with a byte that names another format
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -33,7 +32,6 @@ from sessionledger.records import (
     RunStatus,
     Session,
     SessionKind,
-    SessionStats,
     Usage,
 )
 from sessionledger.validate import MAX_COUNT
@@ -42,7 +40,6 @@ __all__ = [
     "EMPTY",
     "RUN_PARTS",
     "body_of_run",
-    "count_run",
     "encode_json",
     "from_micros",
     "header_of_run",
@@ -55,7 +52,6 @@ __all__ = [
     "run_from_row",
     "session_from_row",
     "state_of",
-    "stats_from_row",
     "switch_from_row",
     "switch_to_row",
     "to_micros",
@@ -334,82 +330,6 @@ def usage_is_sum(row: RunRow) -> bool:
 
 def _decode_part(name: str, part: Body) -> Any:
     return msgspec.json.decode(part, type=RUN_PARTS[name]) if type(part) is str else _unknown(part)
-
-
-# counters
-
-
-def count_run(messages: Iterable[Message], usage: Usage | None) -> Iterator[tuple[str, int]]:
-    """What messages and a usage add to a session's counters. A name may come several times."""
-    for message in messages:
-        yield f"role/{message.role}", 1
-        if message.tool_calls:
-            yield "tool_calls", len(message.tool_calls)
-    if usage is not None:
-        yield from count_usage(usage)
-
-
-_USAGE_COUNTS: Final = (
-    "input_tokens",
-    "output_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-    "reasoning_tokens",
-    "requests",
-)
-
-
-def count_usage(usage: Usage) -> Iterator[tuple[str, int]]:
-    for name in _USAGE_COUNTS:
-        count = getattr(usage, name)
-        if count:
-            yield f"usage/{name}", count
-    for name, count in usage.details.items():
-        yield f"details/{name}", count
-    if usage.cost:
-        # exact: the coefficients of each exponent are added up apart
-        sign, digits, exponent = usage.cost.as_tuple()
-        coefficient = int("".join(map(str, digits)))
-        yield f"cost/{exponent}/{usage.currency or ''}", -coefficient if sign else coefficient
-
-
-def stats_from_row(row: SessionRow) -> SessionStats:
-    groups: dict[str, dict[str, int]] = {"role": {}, "status": {}, "usage": {}, "details": {}, "cost": {}}
-    for name, count in row.counters.items():
-        group, slash, rest = name.partition("/")
-        if slash and group in groups:
-            groups[group][rest] = count
-    costs = _costs(groups["cost"])
-    currency, cost = next(iter(costs.items())) if len(costs) == 1 else (None, None)
-    usage = Usage(**groups["usage"], details=groups["details"], cost=cost, currency=currency or None)
-    head = row.head
-    return SessionStats(
-        session_id=head.key.session_id,
-        runs=head.run_count,
-        runs_by_status=groups["status"],
-        messages=head.message_count,
-        messages_by_role=groups["role"],
-        tool_calls=row.counters.get("tool_calls", 0),
-        usage=usage,
-        costs=costs,
-        first_activity_at=from_micros(head.created_at),
-        last_activity_at=from_micros(head.last_activity_at),
-    )
-
-
-def _costs(counters: Mapping[str, int]) -> dict[str, Decimal]:
-    """By currency; exact, so the coefficients are added up at the smallest exponent."""
-    by_currency: dict[str, list[tuple[int, int]]] = {}
-    for name, coefficient in counters.items():
-        exponent, _, currency = name.partition("/")
-        by_currency.setdefault(currency, []).append((int(exponent), coefficient))
-    return {currency: _sum_costs(parts) for currency, parts in by_currency.items()}
-
-
-def _sum_costs(parts: Sequence[tuple[int, int]]) -> Decimal:
-    least = min(exponent for exponent, _ in parts)
-    total = sum(coefficient * 10 ** (exponent - least) for exponent, coefficient in parts)
-    return Decimal((int(total < 0), tuple(map(int, str(abs(total)))), least))
 
 
 # sessions

@@ -8,8 +8,6 @@ from typing import NamedTuple
 import msgspec
 
 from sessionledger.codec import (
-    count_run,
-    count_usage,
     header_of_session,
     link_of,
     run_from_row,
@@ -17,6 +15,7 @@ from sessionledger.codec import (
     state_of,
 )
 from sessionledger.context import Context, Scope
+from sessionledger.counters import count_run, count_usage
 from sessionledger.digest import canonical, digest
 from sessionledger.errors import InvalidRecordError, RunNotFoundError
 from sessionledger.ids import derived_uuid, new_id

@@ -175,9 +175,9 @@ class Hiding:
     async def of_messages(cls, context: Context, view: View, index: int, rows: Sequence[MessageRow]) -> Hiding:
         if not rows or not any(layer.has_hidden for layer in view.layers[index:]):
             return cls(())
-        positions = (min(rows[0].position, rows[-1].position), max(rows[0].position, rows[-1].position))
-        seqs = [row.run_seq for row in rows]
-        return await cls.load(context, view, index, positions, (min(seqs), max(seqs)))
+        # runs that were open at once interleave: read run by run, positions go up and down
+        positions, seqs = [row.position for row in rows], [row.run_seq for row in rows]
+        return await cls.load(context, view, index, (min(positions), max(positions)), (min(seqs), max(seqs)))
 
     @classmethod
     async def of_runs(cls, context: Context, view: View, index: int, rows: Sequence[RunRow]) -> Hiding:

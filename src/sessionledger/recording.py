@@ -94,7 +94,8 @@ class Recorder:
         await self._begun.wait()
         if self._receipt is None or self._finished:
             return
-        cancelled = isinstance(error, anyio.get_cancelled_exc_class())
+        # a generator that is closed has lost its listener
+        cancelled = isinstance(error, (anyio.get_cancelled_exc_class(), GeneratorExit))
         changes: dict[str, Any] = {"status": RunStatus.CANCELLED if cancelled else RunStatus.FAILED}
         if not cancelled:
             changes["error"] = {"type": type(error).__name__, "message": _plain(str(error))}

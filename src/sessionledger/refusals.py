@@ -39,7 +39,8 @@ def deleted(session_id: str, *, erased: bool) -> SessionDeletedError:
 
 def error_of(refused: Refused, commit: Commit) -> SessionLedgerError:
     session_id, reason, head = commit.key.session_id, refused.reason, refused.head
-    if reason is Reason.MISSING:
+    if reason is Reason.MISSING or (reason is Reason.ERASED and commit.create is None):
+        # only who would make it again learns that it was erased
         return not_found(session_id)
     if reason is Reason.NOT_OWNER:
         # whoever may not see a session learns no more than that its id is taken, when he would make it

@@ -13,8 +13,6 @@ from sessionledger.codec import (
     EMPTY,
     add_usage,
     body_of_run,
-    count_run,
-    count_usage,
     header_of_run,
     header_of_session,
     parts_of_run,
@@ -29,6 +27,7 @@ from sessionledger.codec import (
     usage_of_messages,
 )
 from sessionledger.context import Context, Scope
+from sessionledger.counters import count_run, count_usage
 from sessionledger.digest import canonical, digest
 from sessionledger.errors import ConflictError, InvalidRecordError, RunFinishedError
 from sessionledger.ids import derived_uuid, new_id

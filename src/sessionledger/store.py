@@ -12,8 +12,8 @@ from typing import Any, Self, overload
 import msgspec
 
 from sessionledger.arguments import micros_of, one_of, passes, place_of, statuses_of, texts_of, wider
-from sessionledger.codec import stats_from_row
 from sessionledger.context import Context, Scope
+from sessionledger.counters import stats_from_row
 from sessionledger.cursor import PagedCursor
 from sessionledger.errors import InvalidRecordError
 from sessionledger.forking import fork

@@ -7,13 +7,13 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.to_thread
 import pytest
 
-from sessionledger import DriverTimeoutError, Run, Session, SessionStore, open_store
+from sessionledger import DriverTimeoutError, Run, RunStatus, Session, SessionStore, open_store
 from sessionledger.drivers.memory import MemoryDriver
 from sessionledger.protocol.driver import Driver
 from sessionledger.registry import parse_url
@@ -59,6 +59,10 @@ def driver() -> Hanging:
     return Hanging(MemoryDriver(parse_url("memory://")))
 
 
+def store_on(driver: Hanging, timeout: float) -> Store:
+    return Store.on(cast("Driver", driver), timeout=timeout)
+
+
 async def record(store: SessionStore) -> None:
     async with store.recording(Run(run_id="recorded", session_id="s")) as recorder:
         await recorder.update(status="completed")
@@ -102,12 +106,12 @@ CALLS: dict[tuple[str, str], Callable[[SessionStore], Awaitable[Any]]] = {
 @pytest.mark.parametrize(("name", "hangs"), CALLS)
 async def test_a_call_that_hangs_ends_in_time_and_the_store_goes_on(name: str, hangs: str, driver: Hanging) -> None:
     call = CALLS[name, hangs]
-    async with Store.on(driver, timeout=TIMEOUT) as store:
+    async with store_on(driver, TIMEOUT) as store:
         await store.append(run_of(0, 0))
-        await store.append(Run(run_id="open", session_id="s", status="running"))
+        await store.append(Run(run_id="open", session_id="s", status=RunStatus.RUNNING))
         await store.retract("s", run_id="open", operation_id="h")
         driver.hangs = {hangs}
-        with anyio.fail_after(10), pytest.raises(DriverTimeoutError, match="timeout of 0.25 s"):
+        with anyio.fail_after(10), pytest.raises(DriverTimeoutError, match=f"timeout of {TIMEOUT} s"):
             await call(store)
         assert driver.hung
         driver.hangs = set()
@@ -118,7 +122,7 @@ async def test_a_call_that_hangs_ends_in_time_and_the_store_goes_on(name: str, h
 
 
 async def test_a_session_is_usable_after_its_commit_hung(driver: Hanging) -> None:
-    async with Store.on(driver, timeout=TIMEOUT) as store:
+    async with store_on(driver, TIMEOUT) as store:
         driver.hangs = {"commit"}
         async with anyio.create_task_group() as tasks:
             for number in range(5):
@@ -134,7 +138,7 @@ async def expect_timeout(store: SessionStore, run: Run) -> None:
 
 
 async def test_a_timeout_inside_a_scope_of_the_caller_is_not_taken_for_its_own(driver: Hanging) -> None:
-    async with Store.on(driver, timeout=1.0) as store:
+    async with store_on(driver, 1.0) as store:
         driver.hangs = {"commit", "session"}
         for call in (store.append(run_of(0, 0)), store.get_session("s")):
             with anyio.move_on_after(0.05) as scope:
@@ -145,7 +149,7 @@ async def test_a_timeout_inside_a_scope_of_the_caller_is_not_taken_for_its_own(d
 
 async def test_opening_ends_in_time(driver: Hanging) -> None:
     driver.hangs = {"open"}
-    store = Store.on(driver, timeout=TIMEOUT)
+    store = store_on(driver, TIMEOUT)
     with anyio.fail_after(10), pytest.raises(DriverTimeoutError):
         await store.__aenter__()
     driver.hangs = set()
@@ -156,7 +160,7 @@ async def test_opening_ends_in_time(driver: Hanging) -> None:
 @pytest.mark.parametrize("hangs", ["close", "commit"])
 async def test_closing_ends_in_time(hangs: str, driver: Hanging) -> None:
     with anyio.fail_after(10):
-        async with anyio.create_task_group() as tasks, Store.on(driver, timeout=TIMEOUT) as store:
+        async with anyio.create_task_group() as tasks, store_on(driver, TIMEOUT) as store:
             driver.hangs = {hangs}
             if hangs == "commit":
                 tasks.start_soon(expect_timeout, store, run_of(0, 0))

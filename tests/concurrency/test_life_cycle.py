@@ -118,9 +118,9 @@ def test_another_loop_is_refused(any_url: str) -> None:
                 with pytest.raises(WrongLoopError):
                     await call(store)
                     pytest.fail(name)
-            for call in (cursor.first, store.open, store.close):
+            for method in (cursor.first, store.open, store.close):
                 with pytest.raises(WrongLoopError):
-                    await call()
+                    await method()
 
         asyncio.run(use())
         # it is as it was where it belongs

@@ -71,6 +71,23 @@ async def test_64_tasks_increment_one_counter(url: str) -> None:
     assert session is not None and session.state == {"kept": True, "count": TASKS}
 
 
+async def test_a_counter_that_is_read_and_then_written_loses_increments(url: str) -> None:
+    """What the function form is for; and a proof that the counters of these tests can fail."""
+
+    async def read_then_write(store: SessionStore) -> None:
+        session = await store.get_session("s")
+        assert session is not None
+        await store.update_session("s", change={"state": one_more(session).state})
+
+    async with open_store(url) as store:
+        await store.create_session(Session(session_id="s"))
+        async with anyio.create_task_group() as tasks:
+            for _ in range(TASKS):
+                tasks.start_soon(read_then_write, store)
+        session = await store.get_session("s")
+    assert session is not None and session.state["count"] < TASKS
+
+
 def test_16_processes_increment_one_counter(url: str) -> None:
     async def create() -> None:
         async with open_store(url) as store:

@@ -1,3 +1,5 @@
+"""The memory driver, which the others are held to."""
+
 from __future__ import annotations
 
 from uuid import uuid4
@@ -6,9 +8,10 @@ import pytest
 
 from sessionledger.drivers.memory import MemoryDriver
 from sessionledger.testing import DriverSuite
+from sessionledger.testing.histories import HistorySuite
 
 
-class TestMemory(DriverSuite):
+class TestMemory(DriverSuite, HistorySuite):
     factory = MemoryDriver
 
     @pytest.fixture

@@ -54,7 +54,7 @@ class Case(msgspec.Struct, frozen=True):
 
 
 async def cancelled_at(nth: int, way: Way, call: Callable[[], Coroutine[Any, Any, Any]]) -> bool:
-    """Whether the call has an n-th await. An exception that is not its cancellation is raised, and so is a swallowed one."""
+    """Whether the call has an n-th await. Raises what it raises, and when it swallows its cancellation."""
     reached = False
 
     def cancelling() -> None:
@@ -85,7 +85,7 @@ async def cancelled_at(nth: int, way: Way, call: Callable[[], Coroutine[Any, Any
 def _stepped(
     work: Coroutine[Any, Any, Any], nth: int, way: Way, cancel: Callable[[], None]
 ) -> Generator[Any, Any, Any]:
-    awaits, step = 0, lambda: work.send(None)
+    awaits, step = 0, _sending(work, None)
     while True:
         try:
             future = step()
@@ -114,7 +114,12 @@ def _sending(work: Coroutine[Any, Any, Any], value: Any) -> Callable[[], Any]:
 
 
 async def examine(
-    case: Case, way: Way, store: SessionStore, model: SessionStore, path: Path, prepare: Callable[[SessionStore], Awaitable[None]]
+    case: Case,
+    way: Way,
+    store: SessionStore,
+    model: SessionStore,
+    path: Path,
+    prepare: Callable[[SessionStore], Awaitable[None]],
 ) -> int:
     """Cancel the call at its first await, at its second one, and so on to its end: how many it has."""
     await prepare(model)

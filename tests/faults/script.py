@@ -1,4 +1,4 @@
-"""What a writer does, step by step: the same in the process that is killed and in the one that knows what must be there."""
+"""What a writer does, step by step: the same in the process that is killed and in the one that judges it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tables of an SQLite store must look like, seen past the store: a fault in reading cannot hide one in writing."""
+"""What the tables of an SQLite store must look like, past the store: a fault in reading cannot hide one in writing."""
 
 from __future__ import annotations
 

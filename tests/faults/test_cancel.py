@@ -1,4 +1,4 @@
-"""A call that is cancelled at its n-th await, for every n: all or nothing, and the store goes on as if nothing had been."""
+"""A call that is cancelled at its n-th await, for every n: all or nothing, and the store goes on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
 from pathlib import Path
 
@@ -164,6 +164,37 @@ async def test_a_cancelled_recording_leaves_a_finished_run(way: Way, path: Path)
             texts = [message.content for message in found.messages]
             assert texts == ["x", "y", "z"][: len(texts)]
     assert {"cancelled", "completed"} <= statuses
+
+
+async def test_a_recording_in_a_generator_that_is_closed_is_cancelled(store: SessionStore) -> None:
+    async def stream() -> AsyncGenerator[str, None]:
+        async with store.recording(run("recorded", "x")) as recorder:
+            recorder.partial(Message(role="assistant", content="y"))
+            yield "y"
+
+    generator = stream()
+    assert await anext(generator) == "y"
+    await generator.aclose()
+    found = await store.get_run("recorded", session_id="s")
+    assert found is not None and found.status == "cancelled" and found.error is None
+    assert [message.content for message in found.messages] == ["x", "y"]
+
+
+@pytest.mark.parametrize("soft", [True, False])
+async def test_a_cancellation_stays_itself_when_the_session_was_deleted(soft: bool, store: SessionStore) -> None:
+    begun = asyncio.Event()
+
+    async def stream() -> None:
+        async with store.recording(run("recorded", "x")):
+            begun.set()
+            await anyio.sleep_forever()
+
+    task = asyncio.create_task(stream())
+    await begun.wait()
+    await store.delete_session("s", soft=soft)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 @pytest.mark.usefixtures("nothing_left")

@@ -1,8 +1,8 @@
 """kill -9 of the writing process, at random.
 
-The dose is SESSIONLEDGER_KILLS, 100 unless it is set. Several tasks of a process write to sessions of their own and to one that
-they share; each acknowledges every call that has returned. Half of the processes kill themselves as they execute a statement,
-half are killed from outside. Each finds the database as the one before has left it; some find none.
+The dose is SESSIONLEDGER_KILLS, 100 unless it is set. Several tasks of a process write to sessions of their own and to
+one that they share; each acknowledges every call that has returned. Half of the processes kill themselves as they
+execute a statement, half are killed from outside. Each finds the database as the one before left it; some find none.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ class Trial:
 
 
 def _check_shared(least: Snapshot, found: Snapshot, most: Snapshot) -> None:
-    """A session that all tasks write to holds what was acknowledged, and of what was under way any of it, in any order."""
+    """What all tasks write to holds what was acknowledged, and of what was under way any of it, in any order."""
     must, may, there = dict(_shared(least)), dict(_shared(most)), list(_shared(found))
     assert len(there) == len(dict(there))
     assert must.items() <= dict(there).items() <= may.items()

@@ -1,4 +1,4 @@
-"""The process that is killed. Its orders are one line of JSON on its standard input; it acknowledges each step in a line."""
+"""The process that is killed: its orders are a line of JSON on its standard input, a line acknowledges each step."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def make_connections(kind: type[sqlite3.Connection]) -> None:
     def connect_so(path: str, *, factory: type[sqlite3.Connection], **options: Any) -> aiosqlite.Connection:
         return connect(path, factory=type(kind.__name__, (factory, kind), {}), **options)
 
-    aiosqlite.connect = connect_so
+    aiosqlite.connect = connect_so  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

@@ -1,26 +1,19 @@
 """Random histories: a store and plain lists go through the same calls, and must show the same.
 
-`HistorySuite` runs them for a driver. A failure prints the calls that lead there, as few as Hypothesis finds.
+`sessionledger.testing.histories` runs them. A failure prints the calls that lead there, as few as Hypothesis finds.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import Callable, Coroutine, Sequence
-from itertools import count
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
-    invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from sessionledger.errors import (
@@ -33,16 +26,14 @@ from sessionledger.errors import (
     SessionNotFoundError,
 )
 from sessionledger.protocol.store import Cursor
-from sessionledger.records import AgentSwitch, Message, Run, Session, ToolCall, Usage
-from sessionledger.store import Store
-from sessionledger.testing.naive import TERMINAL, NaiveMessage, NaiveRun, NaiveSession
-from sessionledger.testing.suite.bench import Bench, Storage, small_pages
+from sessionledger.records import AgentSwitch, Run, Session
+from sessionledger.testing.comparing import Compared
+from sessionledger.testing.naive import TERMINAL, NaiveSession
+from sessionledger.testing.suite.bench import small_pages
 
-__all__ = ["HistoryMachine", "HistorySuite", "histories"]
+__all__ = ["HistoryMachine"]
 
 T = TypeVar("T")
-
-_STEPS = 25  #: of one history
 
 _shapes = st.lists(st.sampled_from("uuaaacCrrxs"), max_size=4)
 _which = st.integers(0, 11)
@@ -51,34 +42,6 @@ _retracts = st.sampled_from(
     ["last_runs", "last_messages", "run_id", "from_run_id", "from_position", "from_position", "undo", "undo"]
 )
 _statuses = st.sampled_from(["completed", "completed", "running", "running", "paused", "failed", "cancelled"])
-
-
-def histories(default: int = 100) -> int:
-    """How many are tried: as `--sessionledger-histories` or the environment's SESSIONLEDGER_HISTORIES says."""
-    return int(os.environ.get("SESSIONLEDGER_HISTORIES") or default)
-
-
-class HistorySuite(Bench):
-    """A test of its own beside `DriverSuite`, because it needs Hypothesis and takes as long as it is told to."""
-
-    def test_random_histories_equal_naive_copies(self, storage: Storage) -> None:
-        with asyncio.Runner() as runner:
-            store = small_pages(storage.store(timeout=None), rows=3)
-            runner.run(store.open())
-            try:
-                machine = type("Histories", (HistoryMachine,), {"whole_store": store, "runner": runner})
-                run_state_machine_as_test(  # type: ignore[no-untyped-call]
-                    machine,
-                    settings=settings(
-                        max_examples=histories(),
-                        stateful_step_count=_STEPS,
-                        deadline=None,
-                        suppress_health_check=list(HealthCheck),
-                        print_blob=True,
-                    ),
-                )
-            finally:
-                runner.run(store.close())
 
 
 class _Walk:
@@ -90,73 +53,23 @@ class _Walk:
         self.session, self.cursor, self.rest, self.shown = session, cursor, rest, shown
 
 
-class HistoryMachine(RuleBasedStateMachine):
-    """Each machine has a namespace of its own in one store, and a few sessions in it."""
-
-    whole_store: ClassVar[Store]
-    runner: ClassVar[asyncio.Runner]
-    numbers: ClassVar[count[int]] = count()
+class HistoryMachine(Compared):
+    """The steps."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = self.whole_store.scoped(namespace=f"h{os.getpid()}-{next(self.numbers)}")
-        self.sessions: list[NaiveSession] = []
         self.walks: list[_Walk] = []
-        self.changed: list[NaiveSession] = []
-        self.made = count(1)
-        self.moments = count(1)
-
-    def call(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(work)
-
-    # choosing
-
-    def session(self, which: int) -> NaiveSession:
-        return self.sessions[which % len(self.sessions)]
-
-    def live(self, which: int) -> NaiveSession:
-        """One that is not deleted; there is always one."""
-        found = [one for one in self.sessions if not one.deleted and not one.erased]
-        return found[which % len(found)]
-
-    def a_run(self, session: NaiveSession, which: int) -> NaiveRun | None:
-        """Those that go on come first."""
-        runs = sorted(session.runs, key=lambda run: (run.status in TERMINAL, -run.seq))
-        return runs[which % len(runs)] if runs else None
-
-    def messages(self, shape: Sequence[str]) -> list[Message]:
-        """By letter: a user, an answer, one call or two, a result of the last of them or of none, a summary."""
-        made: list[Message] = []
-        calls: list[str] = []
-        for letter in shape:
-            number = next(self.made)
-            text = f"m{number}"
-            message_id = f"id{number}" if number % 5 == 0 else None
-            if letter == "u":
-                made.append(Message(role="user", content=text, message_id=message_id))
-            elif letter == "a":
-                made.append(Message(role="assistant", content=text, usage=Usage(input_tokens=number)))
-            elif letter == "s":
-                made.append(Message(role="system", kind="summary", content=text))
-            elif letter in "cC":
-                ids = [f"c{number}.{n}" for n in range(1 + (letter == "C"))]
-                calls += ids
-                tool_calls = [ToolCall(tool_call_id=one, name="t") for one in ids]
-                made.append(Message(role="assistant", content=text if number % 2 else None, tool_calls=tool_calls))
-            else:
-                answered = calls.pop() if calls and letter == "r" else f"x{number}"
-                made.append(Message(role="tool", content=text, tool_call_id=answered))
-        return made
-
-    def touched(self, session: NaiveSession) -> None:
-        """By an append or the like, which moves it to the front of the list."""
-        session.activity = next(self.moments)
-        self.changed.append(session)
 
     # writing
 
-    @initialize(shapes=st.lists(_shapes, min_size=1, max_size=4), status=_statuses)
-    def begin(self, shapes: list[list[str]], status: str) -> None:
+    @initialize(
+        shapes=st.lists(_shapes, min_size=1, max_size=4),
+        status=_statuses,
+        rows=st.sampled_from([1, 2, 3, 500]),
+        size=st.sampled_from([200, 1 << 20]),
+    )
+    def begin(self, shapes: list[list[str]], status: str, rows: int, size: int) -> None:
+        small_pages(self.whole_store, rows=rows, size=size)
         self.make_session()
         self.append(0, shapes, status, False, 0)
 
@@ -316,20 +229,19 @@ class HistoryMachine(RuleBasedStateMachine):
     @rule(which=_which, how=st.sampled_from(["delete", "restore", "restore", "erase", "erase with forks", "make"]))
     def live_and_die(self, which: int, how: str) -> None:
         session = self.session(which)
-        last = len([one for one in self.sessions if not one.deleted and not one.erased]) == 1
         if how == "make":
             self.make_again(session)
         elif how == "restore":
             for one in [one for one in self.sessions if one.deleted] or [session]:
                 assert self.call(self.store.restore_session(one.session_id)) == (not one.erased)
                 one.deleted = False
-        elif last or (session is self.sessions[0] and how == "erase with forks"):
-            self.make_session()
         elif how == "delete":
             assert self.call(self.store.delete_session(session.session_id)) == (not session.erased)
             session.deleted = not session.erased
         else:
             self.erase(session, forks=how == "erase with forks")
+        if all(one.deleted or one.erased for one in self.sessions):
+            self.make_session()
 
     def make_again(self, session: NaiveSession) -> None:
         work = self.store.create_session(Session(session_id=session.session_id))
@@ -417,10 +329,6 @@ class HistoryMachine(RuleBasedStateMachine):
             expected = expected[:number]
         self.same(found, expected)
 
-    def same(self, found: Sequence[Message], expected: Sequence[NaiveMessage]) -> None:
-        assert [one.content or one.position for one in found] == [one.given.content or one.position for one in expected]
-        assert [(one.position, one.run_seq) for one in found] == [(one.position, one.seq) for one in expected]
-
     @rule(
         which=_which,
         window=st.fixed_dictionaries(
@@ -444,86 +352,6 @@ class HistoryMachine(RuleBasedStateMachine):
             (one.content, [c.tool_call_id for c in one.tool_calls]) for one in expected
         ]
 
-    # all that there is
-
-    def same_runs(self, session: NaiveSession, *, messages: bool) -> None:
-        found = self.call(self.store.runs(session.session_id, include_messages=messages).collect())
-        expected = session.showing_runs()
-        assert [(one.run_id, one.seq, one.revision, one.status, one.output, one.parent_run_id) for one in found] == [
-            (run.run_id, run.seq, run.newest.number, run.status, run.newest.shared.output, run.parent_run_id)
-            for run in expected
-        ]
-        if messages:
-            showing = session.showing()
-            for one, run in zip(found, expected, strict=True):
-                self.same(one.messages, [message for message in showing if message.seq == run.seq])
-
-    def same_revisions(self, session: NaiveSession) -> None:
-        for run in session.runs:
-            if session.run(run.run_id) is not run:
-                continue
-            for number in range(1, run.newest.number + 2):
-                found = self.call(self.store.get_run(run.run_id, session_id=session.session_id, revision=number))
-                if number not in [one.number for one in run.revisions]:
-                    assert found is None
-                else:
-                    assert found is not None and (found.seq, found.revision) == (run.seq, number)
-                    self.same(found.messages, session.messages_of(run, number))
-
-    def same_ids(self, session: NaiveSession) -> None:
-        showing = session.showing()
-        for one in session.log:
-            if one.given.message_id is not None:
-                found = self.call(self.store.get_message(session.session_id, message_id=one.given.message_id))
-                assert (None if found is None else found.content) == (one.given.content if one in showing else None)
-        for stored in self.call(self.store.messages(session.session_id, last=3).collect()):
-            assert self.call(self.store.get_message(session.session_id, message_id=stored.message_id or "")) == stored
-
-    def same_session(self, session: NaiveSession) -> None:
-        found = self.call(self.store.get_session(session.session_id))
-        assert found is not None
-        assert (found.name, found.state) == (session.name, session.state)
-        assert (found.run_count, found.message_count) == (len(session.runs), len(session.log))
-        switches = self.call(self.store.switches(session.session_id).collect())
-        assert [one.to_agent for one in switches] == session.switches
-        stats = self.call(self.store.stats(session.session_id))
-        runs, messages, statuses, spent = session.statistics()
-        assert (stats.runs, stats.messages) == (runs, messages)
-        if not session.inherits_open:
-            assert stats.usage.input_tokens == spent
-            assert {status: n for status, n in stats.runs_by_status.items() if n} == dict(statuses)
-        assert min(stats.usage.input_tokens, *stats.runs_by_status.values(), 0) == 0
-
-    def same_list(self, *, reverse: bool, include_deleted: bool) -> None:
-        cursor = self.store.sessions(reverse=reverse, include_deleted=include_deleted)
-        found = [one.session_id for one in self.call(cursor.collect())]
-        shown = [one for one in self.sessions if not one.erased and (include_deleted or not one.deleted)]
-        shown.sort(key=lambda one: one.activity, reverse=not reverse)
-        assert found == [one.session_id for one in shown]
-
-    @invariant()
-    def the_session_of_this_step_shows_what_it_should(self) -> None:
-        for session in self.changed:
-            if not session.deleted and not session.erased:
-                self.same(self.call(self.store.messages(session.session_id).collect()), session.showing())
-                self.same_runs(session, messages=False)
-        self.changed.clear()
-
-    def teardown(self) -> None:
-        for session in self.sessions:
-            if session.erased or session.deleted:
-                assert self.call(self.store.get_session(session.session_id)) is None
-                continue
-            self.same(self.call(self.store.messages(session.session_id).collect()), session.showing())
-            everything = self.store.messages(session.session_id, include_retracted=True, reverse=True)
-            self.same(self.call(everything.collect()), session.everything()[::-1])
-            self.same_runs(session, messages=True)
-            self.same_revisions(session)
-            self.same_ids(session)
-            self.same_session(session)
-        for reverse in (False, True):
-            self.same_list(reverse=reverse, include_deleted=reverse)
-
     # walks that go on while the session changes
 
     @precondition(lambda self: len(self.walks) < 4)
@@ -538,7 +366,7 @@ class HistoryMachine(RuleBasedStateMachine):
         elif what == "history":
             walk = self.store.history(name, page_size=size, statuses=["completed", "failed", "cancelled"], nested=True)
             fields = {"last_runs": None, "last_messages": None, "roles": None, "for_run": None}
-            rest = [one.content for one in session.history(statuses=TERMINAL, nested=True, **fields)]  # type: ignore[arg-type]
+            rest = [one.content for one in session.history(statuses=TERMINAL, nested=True, **fields)]
             shown = lambda one: one.content  # noqa: E731
         else:
             walk = self.store.runs(name, reverse=what == "runs reversed", page_size=size, include_messages=True)

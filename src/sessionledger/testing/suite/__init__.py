@@ -62,7 +62,7 @@ class DriverSuite(
             return f"shelf://{tmp_path}"
     ```
 
-    `url` names a storage that is empty, and still there when it is opened once more, at the same time or later. It may be a
-    fixture of any kind, so that it can start a server and stop it. The tests run by anyio's pytest plug-in, on every event
-    loop that the driver's `info.backends` names. A subclass may add tests; it overrides none.
+    `url` names a storage that is empty, and still there when it is opened once more, at the same time or later. It may
+    be a fixture of any kind, so that it can start a server and stop it. The tests run by anyio's pytest plug-in, on
+    every event loop that the driver's `info.backends` names. A subclass may add tests; it overrides none.
     """

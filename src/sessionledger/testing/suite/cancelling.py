@@ -12,9 +12,11 @@ from anyio.lowlevel import checkpoint
 
 from sessionledger.errors import SessionDeletedError, SessionNotFoundError
 from sessionledger.protocol.driver import Driver
+from sessionledger.protocol.rows import Commit, Seal
 from sessionledger.protocol.store import Cursor
 from sessionledger.records import AgentSwitch, Session
 from sessionledger.store import Store
+from sessionledger.testing import rows
 from sessionledger.testing.builders import ask, run, texts, turn
 from sessionledger.testing.stepping import SteppedDriver, Steps
 from sessionledger.testing.suite.bench import Bench, Storage, small_pages
@@ -126,6 +128,59 @@ class CancelTests(Bench):
         """A store whose driver's awaits count."""
         async with Store.on(cast("Driver", SteppedDriver(storage.driver(), steps))) as store:
             yield store
+
+    async def test_a_commit_that_is_cancelled_is_whole_or_absent(
+        self, driver: Driver, steps: Steps, anyio_backend_name: str
+    ) -> None:
+        """Past the store, which lets a commit that was sent go on."""
+
+        def group(name: str) -> list[Commit]:
+            changes = (rows.put("new", 3), rows.patch("open", 2), rows.patch_session(state='{"n":1}'))
+            one = rows.commit(*changes, session_id=f"{name}a", operation_id=name)
+            return [one, rows.commit(rows.put("new", 2), session_id=f"{name}b", operation_id=name)]
+
+        async def begin(name: str) -> None:
+            await rows.send(driver, rows.put("open", 1, status="running"), session_id=f"{name}a")
+
+        async def held(name: str) -> list[Any]:
+            dumps = [await rows.dump(driver, rows.key(f"{name}{letter}")) for letter in "ab"]
+            return [([row.body for row in one.messages], [row.patch for row in one.runs]) for one in dumps]
+
+        await begin("whole")
+        before = await held("whole")
+        count = await steps.counted(lambda: rows.send_group(driver, group("whole")))
+        after = await held("whole")
+        for number, way in enumerate(steps.ways(anyio_backend_name)):
+            for at in range(1, count + 1):
+                name = f"s{number}-{at}"
+                await begin(name)
+                await way(partial(rows.send_group, driver, group(name)), at)
+                for one, absent, whole in zip(await held(name), before, after, strict=True):
+                    assert one in (absent, whole), f"half done when cancelled at await {at}"
+                await rows.send_group(driver, group(name))
+                assert await held(name) == after, f"not settled when cancelled at await {at}"
+
+    async def test_an_erasure_that_is_cancelled_goes_on(
+        self, driver: Driver, steps: Steps, anyio_backend_name: str
+    ) -> None:
+        async def erase(name: str) -> None:
+            while await driver.erase(rows.key(name), limit=10):
+                pass
+
+        async def begin(name: str) -> None:
+            await rows.send(driver, rows.put("r1", 40), session_id=name)
+            await rows.send(driver, Seal(), session_id=name)
+
+        await begin("whole")
+        count = await steps.counted(lambda: erase("whole"))
+        for number, way in enumerate(steps.ways(anyio_backend_name)):
+            for at in range(1, count + 1):
+                name = f"s{number}-{at}"
+                await begin(name)
+                await way(partial(erase, name), at)
+                await erase(name)
+                left = await rows.dump(driver, rows.key(name))
+                assert left.messages == [] and left.session is not None and left.session.head.erased
 
     @pytest.mark.parametrize("name", WRITES)
     async def test_a_write_that_is_cancelled_is_whole_or_absent(

@@ -204,6 +204,15 @@ class RetractTests(Bench):
         assert await shown(store) == ["a", "c"]
         assert texts(await store.messages("s", run_id="r1").collect()) == ["a", "c"]
 
+    async def test_what_is_hidden_between_open_runs_stays_hidden(self, store: Store) -> None:
+        await store.append([run("r1", "a", status="running"), run("r2", "b", status="running")])
+        await store.update_run("s", run_id="r1", messages=[ask("c")], status="completed")
+        await store.retract("s", last_messages=1)
+        await store.update_run("s", run_id="r2", status="completed")
+        assert texts(await store.history("s").collect()) == ["a", "b"]
+        runs = await store.runs("s", include_messages=True).collect()
+        assert [texts(one.messages) for one in runs] == [["a"], ["b"]]
+
     async def test_retracts_count_what_shows(self, store: Store) -> None:
         await four_turns(store)
         await store.retract("s", last_runs=1)

@@ -213,9 +213,11 @@ class UpdateTests(Bench):
         await store.delete_session("s")
         with pytest.raises(SessionDeletedError):
             await store.update_run("s", run_id="r1", messages=[ask("b")])
+        await store.restore_session("s")
+        await store.update_run("s", run_id="r1", messages=[ask("b")])
         await store.delete_session("s", soft=False)
         with pytest.raises(SessionNotFoundError):
-            await store.update_run("s", run_id="r1", messages=[ask("b")])
+            await store.update_run("s", run_id="r1", messages=[ask("c")])
 
     async def test_a_wrong_status_is_refused(self, store: Store) -> None:
         await store.append(run("r1", status="running"))

@@ -1,0 +1,63 @@
+"""The pytest plug-in: stores for the tests of an application, and the options of the conformance kit.
+
+The stores are not open yet, so that the fixtures work with any plug-in for async tests:
+
+```python
+async def test_my_agent(memory_store):
+    async with memory_store as store:
+        await my_agent(store)
+```
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sessionledger import SessionStore, open_store
+
+__all__ = ["memory_store", "session_store", "session_store_url"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("sessionledger", "stores of AI agents' sessions")
+    group.addoption(
+        "--sessionledger-url",
+        default="memory://",
+        metavar="URL",
+        help="the store of the fixture session_store; {tmp} stands for the test's own directory (default: memory://)",
+    )
+    group.addoption(
+        "--sessionledger-histories",
+        type=int,
+        metavar="N",
+        help="how many random histories the conformance kit tries (default: the environment's "
+        "SESSIONLEDGER_HISTORIES, or 100)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    histories = config.getoption("--sessionledger-histories")
+    if histories is not None:
+        os.environ["SESSIONLEDGER_HISTORIES"] = str(histories)
+
+
+@pytest.fixture
+def session_store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """As `--sessionledger-url` says."""
+    url: str = request.config.getoption("--sessionledger-url")
+    return url.replace("{tmp}", str(tmp_path))
+
+
+@pytest.fixture
+def session_store(session_store_url: str) -> SessionStore:
+    """A store at `session_store_url`, not open yet."""
+    return open_store(session_store_url)
+
+
+@pytest.fixture
+def memory_store() -> SessionStore:
+    """An empty store in memory, not open yet."""
+    return open_store("memory://")
