@@ -8,6 +8,7 @@ from sessionledger.protocol.driver import Driver
 from sessionledger.protocol.rows import (
     FIRST,
     LAST,
+    Change,
     Committed,
     CountForks,
     ForkLink,
@@ -308,20 +309,19 @@ class CommitTests(Bench):
         assert (await send(driver, patch())).head.state_version == 1
 
     async def test_the_activity_goes_on_with_runs_alone_and_never_back(self, driver: Driver) -> None:
-        begun = (await send(driver, put("r1", status="running"), at=2_000_000_000_000_000)).head.last_activity_at
-        for changes in (
-            [patch_session()],
-            [switch("w", "a")],
-            [Hide([(ALL, (1, 1))])],
-            [SetDeleted(5)],
-            [SetDeleted(None)],
-        ):
-            outcome = await send(driver, *changes, on_deleted=True, at=2_100_000_000_000_000)
-            assert outcome.head.last_activity_at == begun
-        earlier = (await send(driver, put("r2"), at=1_000)).head.last_activity_at
+        async def activity(*changes: Change, at: int) -> int:
+            """What it is after a commit, as the commit says and as it is stored."""
+            outcome = await send(driver, *changes, on_deleted=True, at=at)
+            row = await driver.session(key(), state=False)
+            assert row is not None and row.head == outcome.head
+            return outcome.head.last_activity_at
+
+        begun = await activity(put("r1", status="running"), at=2_000_000_000_000_000)
+        for change in (patch_session(), switch("w", "a"), Hide([(ALL, (1, 1))]), SetDeleted(5), SetDeleted(None)):
+            assert await activity(change, at=2_100_000_000_000_000) == begun
+        earlier = await activity(put("r2"), at=1_000)
         assert earlier >= begun
-        patched = (await send(driver, patch("r1"), at=2_200_000_000_000_000)).head.last_activity_at
-        assert patched >= earlier
+        assert await activity(patch("r1"), at=2_200_000_000_000_000) >= earlier
 
     async def test_counters_add_up(self, driver: Driver) -> None:
         await send(driver, put("r1", counters={"a": 2, "b": 2**70}, status="running"), put("r2", counters={"a": 1}))

@@ -49,8 +49,8 @@ class ListingTests(Bench):
     # sessions
 
     async def test_sessions_come_latest_activity_first(self, driver: Driver) -> None:
-        for name in "bca":
-            await send(driver, session_id=name)
+        for created_at, name in enumerate("bca"):
+            await send(driver, session_id=name, create=new_session(created_at=9 - created_at))
         await send(driver, put(), session_id="c")
         await send(driver, patch_session(name="renamed"), session_id="b")
         assert await ids(driver) == ["c", "a", "b"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import anyio
 import pytest
 
 from sessionledger.protocol.driver import Driver
@@ -177,6 +178,25 @@ class PageTests(Bench):
         assert (await driver.runs(RunQuery(key(), 1, MANY_BYTES))).head == row.head
         assert (await driver.runs(RunQuery(key(), 1, MANY_BYTES, run_id="none"))).head == row.head
         assert (await driver.switches(SwitchQuery(key(), 1))).head == row.head
+
+    async def test_a_page_and_its_head_are_of_one_instant(self, driver: Driver) -> None:
+        await send(driver, put("r0"), switch("w0", "a"))
+        done = False
+
+        async def read() -> None:
+            while not done:
+                messages = await driver.messages(MessageQuery(key(), (ALL,), 100, MANY_BYTES))
+                assert messages.head is not None and messages.head.message_count == len(messages.rows)
+                runs = await driver.runs(RunQuery(key(), 100, MANY_BYTES))
+                assert runs.head is not None and runs.head.run_count == len(runs.rows)
+                switches = await driver.switches(SwitchQuery(key(), 100))
+                assert switches.head is not None and switches.head.version == len(switches.rows)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(read)
+            for number in range(1, 30):
+                await send(driver, put(f"r{number}"), switch(f"w{number}", "a"))
+            done = True
 
     async def test_pages_of_an_unknown_session_are_empty(self, driver: Driver) -> None:
         await ten_messages(driver)
