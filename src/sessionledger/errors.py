@@ -106,7 +106,7 @@ class SessionHasForksError(SessionLedgerError):
     def __init__(self, message: str, *, session_id: str, forks: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.session_id = session_id
-        self.forks = tuple(forks)
+        self.forks: tuple[str, ...] = tuple(forks)
 
 
 class ConflictError(SessionLedgerError):
@@ -125,7 +125,7 @@ class ConflictError(SessionLedgerError):
         self.session_id = session_id
         self.version = version
         self.state_version = state_version
-        self.sessions = tuple(sessions)
+        self.sessions: tuple[str, ...] = tuple(sessions)
 
 
 class RunConflictError(SessionLedgerError):
