@@ -37,6 +37,10 @@ class Script:
         self.waits = asyncio.Event()
         self.goes_on = asyncio.Event()
 
+    async def waiting(self) -> None:
+        async with asyncio.timeout(10):
+            await self.waits.wait()
+
     async def __call__(self, history: list[Message]) -> AsyncIterator[str]:
         self.asked.append([message.content for message in history])
         for word in next(self._lines).split(" "):
@@ -88,7 +92,7 @@ async def test_the_answer_goes_on_when_the_listener_leaves(store: SessionStore) 
     model = Script("one … two")
     service = chat_service.ChatService(store, model)
     listener = asyncio.create_task(service.ask("chat", "?", silent))
-    await model.waits.wait()
+    await model.waiting()
     listener.cancel()
     with pytest.raises(asyncio.CancelledError):
         await listener
@@ -101,7 +105,7 @@ async def test_stop_keeps_what_has_been_said(store: SessionStore) -> None:
     model = Script("one … two", "three")
     service = chat_service.ChatService(store, model)
     asking = asyncio.create_task(service.ask("chat", "?", silent))
-    await model.waits.wait()
+    await model.waiting()
     await service.stop("chat")
     await asking
     assert await contents(store) == ["?", "one"]
@@ -115,7 +119,7 @@ async def test_stop_from_another_process(store: SessionStore) -> None:
     model = Script("one … two")
     here, there = chat_service.ChatService(store, model), chat_service.ChatService(store, Script())
     asking = asyncio.create_task(here.ask("chat", "?", silent))
-    await model.waits.wait()
+    await model.waiting()
     await there.stop("chat")
     assert await statuses(store) == ["cancelled"]
     model.goes_on.set()
@@ -153,7 +157,7 @@ async def test_a_deleted_chat_is_not_written_to(store: SessionStore) -> None:
     model = Script("one … two")
     service = chat_service.ChatService(store, model)
     asking = asyncio.create_task(service.ask("chat", "?", silent))
-    await model.waits.wait()
+    await model.waiting()
     await service.delete("chat")
     model.goes_on.set()
     await asking

@@ -190,7 +190,8 @@ async def test_a_cancellation_stays_itself_when_the_session_was_deleted(soft: bo
             await anyio.sleep_forever()
 
     task = asyncio.create_task(stream())
-    await begun.wait()
+    async with asyncio.timeout(10):
+        await begun.wait()
     await store.delete_session("s", soft=soft)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -47,8 +47,8 @@ SELECT s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.
   s.last_activity_at, s.deleted_at, s.erased, s.has_hidden, s.has_summary, s.forks, s.forked_from, s.forked_incarnation, s.forked_at,
   s.forked_run_seq, s.forked_version, s.counters,
   r.seq, r.revision, r.patch, r.digest, r.first_position, r.last_position, r.version
-FROM sessions s LEFT JOIN runs r ON r.run_id = ?3 AND r.session_key = s.session_key AND r.revision = ?4
-WHERE s.namespace = ?1 AND s.session_id = ?2
+FROM sessions s LEFT JOIN runs r ON r.run_id = ? AND r.session_key = s.session_key AND r.revision = ?
+WHERE s.namespace = ? AND s.session_id = ?
 
 -- operation
 SELECT digest, receipts FROM operations WHERE session_key = ? AND operation_id = ?
@@ -91,7 +91,7 @@ INSERT INTO agent_switches VALUES (?, ?, ?, ?, ?, ?, ?)
 
 -- insert_hidden
 INSERT INTO hidden VALUES (
-  ?1, ?2, (SELECT count(*) FROM hidden WHERE session_key = ?1 AND hide_id = ?2), ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10
+  ?, ?, (SELECT count(*) FROM hidden WHERE session_key = ? AND hide_id = ?), ?, ?, ?, ?, ?, ?, ?, ?
 )
 
 -- hide_exists

@@ -141,7 +141,7 @@ def _look(db: LedgerConnection, commit: Commit) -> tuple[tuple[Any, ...] | None,
     """The session's row and what the decision needs; one statement for a lone append."""
     change = commit.changes[0] if len(commit.changes) == 1 else None
     if isinstance(change, PutRun) and change.revision == 1:
-        row = db.execute(SQL["head_and_run"], (*_names(commit), change.run_id, 1)).fetchone()
+        row = db.execute(SQL["head_and_run"], (change.run_id, 1, *_names(commit))).fetchone()
         if row is None:
             return None, Known(None)
         head = head_of(row, commit.key)
@@ -290,7 +290,7 @@ def _put_change(
         return
     for hidden in hidden_rows(commit, change, receipt, version):
         values = (*hidden.positions, *hidden.runs, hidden.revision, hidden.since, hidden.until, hidden.reach)
-        db.execute(SQL["insert_hidden"], (key, hidden.hide_id, *values))
+        db.execute(SQL["insert_hidden"], (key, hidden.hide_id, key, hidden.hide_id, *values))
 
 
 def _put_run(db: LedgerConnection, key: int, put: PutRun, receipt: RunReceipt) -> None:
@@ -378,9 +378,9 @@ def erase(db: LedgerConnection, limit: int) -> bool:
 
 def _erase_rows(db: LedgerConnection, key: int, limit: int) -> None:
     for table, columns in _CONTENT:
-        places = f"SELECT {columns} FROM {table} WHERE session_key = ?1 LIMIT ?2"
+        places = f"SELECT {columns} FROM {table} WHERE session_key = ? LIMIT ?"
         limit -= db.execute(
-            f"DELETE FROM {table} WHERE session_key = ?1 AND ({columns}) IN ({places})", (key, limit)
+            f"DELETE FROM {table} WHERE session_key = ? AND ({columns}) IN ({places})", (key, key, limit)
         ).rowcount
         if limit <= 0:
             return
