@@ -26,7 +26,7 @@ from sessionledger.errors import (
     SessionNotFoundError,
 )
 from sessionledger.protocol.store import Cursor
-from sessionledger.records import AgentSwitch, Run, Session
+from sessionledger.records import AgentSwitch, Run, RunStatus, Session
 from sessionledger.testing.comparing import Compared
 from sessionledger.testing.naive import TERMINAL, NaiveSession
 from sessionledger.testing.suite.bench import small_pages
@@ -364,9 +364,11 @@ class HistoryMachine(Compared):
             rest: list[Any] = [(one.position, one.given.content) for one in session.showing()]
             shown: Callable[[Any], Any] = lambda one: (one.position, one.content)  # noqa: E731
         elif what == "history":
-            walk = self.store.history(name, page_size=size, statuses=["completed", "failed", "cancelled"], nested=True)
+            # of every status: a run's is read as it is, and may change during the walk
+            statuses = list(RunStatus)
+            walk = self.store.history(name, page_size=size, statuses=statuses, nested=True)
             fields = {"last_runs": None, "last_messages": None, "roles": None, "for_run": None}
-            rest = [one.content for one in session.history(statuses=TERMINAL, nested=True, **fields)]
+            rest = [one.content for one in session.history(statuses=statuses, nested=True, **fields)]
             shown = lambda one: one.content  # noqa: E731
         else:
             walk = self.store.runs(name, reverse=what == "runs reversed", page_size=size, include_messages=True)
