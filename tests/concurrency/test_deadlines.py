@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import anyio
-import anyio.to_thread
 import pytest
 
 from sessionledger import DriverTimeoutError, Run, RunStatus, Session, SessionStore, open_store
@@ -19,6 +18,7 @@ from sessionledger.protocol.driver import Driver
 from sessionledger.registry import parse_url
 from sessionledger.store import Store
 
+from .ends import ended
 from .log import run_of
 from .worker import one_more
 
@@ -196,6 +196,4 @@ async def test_closing_beside_a_lock_ends_in_time(url: str, tmp_path: Path) -> N
         with anyio.fail_after(5):
             await store.close()
     # its threads end as soon as they get the lock
-    for thread in set(threading.enumerate()) - before:
-        if not thread.daemon:
-            await anyio.to_thread.run_sync(thread.join)
+    await ended(before)

@@ -14,6 +14,7 @@ import pytest
 from sessionledger import Run, Session, SessionStore, StoreClosedError, WrongLoopError, open_store
 
 from .crowd import start
+from .ends import ended
 
 pytestmark = pytest.mark.anyio
 
@@ -78,13 +79,13 @@ async def test_a_cursor_ends_with_its_store(any_url: str) -> None:
 
 
 async def test_closing_and_opening_twice_is_fine(url: str) -> None:
-    threads = threading.active_count()
+    before = set(threading.enumerate())
     store = open_store(url)
     assert await store.open() is await store.open() is store
     await store.append(Run(session_id="s"))
     await store.close()
     await store.close()
-    assert threading.active_count() == threads
+    await ended(before)
 
 
 async def test_a_store_is_closed_while_tasks_write(any_url: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -65,8 +66,9 @@ async def run(connection: aiosqlite.Connection, command: Command, *arguments: An
 
 async def connect(path: str, *, busy_timeout: float) -> aiosqlite.Connection:
     """`busy_timeout` in seconds: how long a statement waits for other processes."""
-    with mapped():
-        connection = await aiosqlite.connect(
+
+    async def open_file() -> aiosqlite.Connection:
+        return await aiosqlite.connect(
             path,
             uri=path.startswith("file:"),
             isolation_level=None,
@@ -74,8 +76,22 @@ async def connect(path: str, *, busy_timeout: float) -> aiosqlite.Connection:
             timeout=busy_timeout,
             factory=LedgerConnection,
         )
+
+    opening = asyncio.ensure_future(open_file())
+    try:
+        with mapped():
+            connection = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        # the thread opens the file all the same, and has to close it
+        opening.add_done_callback(_stop)
+        raise
     _EXIT.watch(connection)
     return connection
+
+
+def _stop(opening: asyncio.Future[aiosqlite.Connection]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().stop()
 
 
 class _Exit:

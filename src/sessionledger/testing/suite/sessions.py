@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -197,6 +198,21 @@ class SessionTests(Bench):
         await store.update_session("s", change={"name": "a"}, operation_id="p")
         with pytest.raises(ConflictError):
             await store.update_session("s", change={"name": "b"}, operation_id="p")
+
+    async def test_an_operation_id_names_one_write(self, store: Store) -> None:
+        await store.append(run("r1", "x", status="running"))
+        writes: list[Callable[[], Awaitable[Any]]] = [
+            lambda: store.update_session("s", change={"name": "n"}, operation_id="o"),
+            lambda: store.update_run("s", run_id="r1", output=1, operation_id="o"),
+            lambda: store.retract("s", last_runs=1, operation_id="o"),
+            lambda: store.upsert_session(Session(session_id="s"), operation_id="o"),
+        ]
+        await writes[0]()
+        before = await there(store)
+        for write in writes[1:]:
+            with pytest.raises(ConflictError):
+                await write()
+        assert await there(store) == before
 
     @pytest.mark.parametrize(
         "change",
