@@ -9,63 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
 from sessionledger.errors import UnsupportedError
+from sessionledger.waiting import Waiter, running_loop
 
-__all__ = ["Background", "Waiter", "running_loop"]
+__all__ = ["Background"]
 
 T = TypeVar("T")
-
-
-class Waiter(Generic[T]):
-    """A value that another task will bring. Waiting for it costs one future on asyncio, an event elsewhere."""
-
-    __slots__ = ("_event", "_future", "_value")
-
-    def __init__(self) -> None:
-        loop = running_loop()
-        self._future = None if loop is None else loop.create_future()
-        self._event = anyio.Event() if loop is None else None
-        self._value: T | BaseException | None = None
-
-    def set(self, value: T | BaseException) -> None:
-        self._value = value
-        if self._future is not None:
-            if not self._future.done():
-                self._future.set_result(None)
-        elif self._event is not None:
-            self._event.set()
-
-    async def wait(self, timeout: float | None = None) -> T:
-        """`TimeoutError` after that many seconds."""
-        if self._future is None:
-            assert self._event is not None
-            with anyio.fail_after(timeout):
-                await self._event.wait()
-        elif timeout is None:
-            await self._future
-        else:
-            # a timer of its own is several times as quick as a cancel scope
-            timer = self._future.get_loop().call_later(timeout, self.set, TimeoutError())
-            try:
-                await self._future
-            finally:
-                timer.cancel()
-        if isinstance(self._value, BaseException):
-            raise self._value
-        return self._value  # type: ignore[return-value]
-
-
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """asyncio's, if it is what runs."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 class Background:

@@ -121,7 +121,7 @@ def to_micros(moment: datetime) -> int:
 
 
 def from_micros(micros: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=micros)
+    return _EPOCH + _MICROSECOND * micros  # the quickest of the ways to write it
 
 
 def _maybe(micros: int | None) -> datetime | None:
@@ -169,15 +169,20 @@ def _row_with_copies(message: Message, created_at: int, index: int) -> MessageRo
 def messages_from_rows(rows: Iterable[MessageRow], run_ids: Mapping[int, str], session_id: str) -> list[Message]:
     """Half of the time of a long read is spent here."""
     messages: list[Message] = []
-    put, decode, epoch, delta, fill = messages.append, _decode_message, _EPOCH, timedelta, force_setattr
+    put, decode, fill = messages.append, _decode_message, force_setattr
+    micros, moment = 0, _EPOCH
     row: MessageRow | None = None
     try:
         for row in rows:
             body, message_id, seq = row.body, row.message_id, row.run_seq
             message = decode(body) if type(body) is str else _unknown(body)
             run_id = run_ids[seq]
+            if row.created_at != micros:
+                # those of a run often have one time, and to make it costs as much as all the rest
+                micros = row.created_at
+                moment = from_micros(micros)
             fill(message, "message_id", message_id or derived_id(run_id, row.revision, row.index))
-            fill(message, "created_at", epoch + delta(0, 0, row.created_at))
+            fill(message, "created_at", moment)
             fill(message, "position", row.position)
             fill(message, "run_id", run_id)
             fill(message, "run_seq", seq)

@@ -11,7 +11,7 @@ import anyio
 import msgspec
 from anyio.lowlevel import current_token
 
-from sessionledger.background import Background, running_loop
+from sessionledger.background import Background
 from sessionledger.codec import now_micros
 from sessionledger.deadline import SETTLE, Deadline, late
 from sessionledger.errors import (
@@ -24,6 +24,7 @@ from sessionledger.group import Grouper
 from sessionledger.protocol.driver import Driver
 from sessionledger.protocol.rows import Commit, Head, Outcome, SessionKey
 from sessionledger.retry import retried
+from sessionledger.waiting import running_loop
 
 __all__ = ["Context", "Limits", "Scope"]
 
@@ -96,6 +97,7 @@ class Context:
                 await self._grouper.drain()
         finally:
             self._pid = None
+            self._grouper.close()
             try:
                 with anyio.move_on_after(self.timeout, shield=True):
                     await self.driver.close()
@@ -126,7 +128,7 @@ class Context:
     async def commit_alone(self, commit: Commit) -> Outcome:
         """A write that is this commit and nothing else, with its deadline."""
         try:
-            return await self._grouper.commit(commit, self.timeout)
+            return await self._grouper.commit_in_time(commit)
         except TimeoutError as error:
             if isinstance(error, DriverTimeoutError):
                 raise

@@ -6,49 +6,43 @@ A driver adds them up by name; each is an integer, so that sums are exact: "role
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
 from sessionledger.codec import from_micros
 from sessionledger.protocol.rows import SessionRow
-from sessionledger.records import Message, SessionStats, Usage
+from sessionledger.records import TOKEN_COUNTS, Message, SessionStats, Usage
 
 __all__ = ["count_run", "count_usage", "stats_from_row"]
 
 
-def count_run(messages: Iterable[Message], usage: Usage | None) -> Iterator[tuple[str, int]]:
-    """What messages and a usage add to a session's counters. A name may come several times."""
+def count_run(messages: Iterable[Message], usage: Usage | None) -> dict[str, int]:
+    """What messages and a usage add to a session's counters."""
+    counters: dict[str, int] = {} if usage is None else count_usage(usage)
+    calls = 0
     for message in messages:
-        yield f"role/{message.role}", 1
-        if message.tool_calls:
-            yield "tool_calls", len(message.tool_calls)
-    if usage is not None:
-        yield from count_usage(usage)
+        name = f"role/{message.role}"
+        counters[name] = counters.get(name, 0) + 1
+        calls += len(message.tool_calls)
+    if calls:
+        counters["tool_calls"] = calls
+    return counters
 
 
-_USAGE_COUNTS: Final = (
-    "input_tokens",
-    "output_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-    "reasoning_tokens",
-    "requests",
-)
+_USAGE_COUNTS: Final = tuple((name, f"usage/{name}") for name in TOKEN_COUNTS)
 
 
-def count_usage(usage: Usage) -> Iterator[tuple[str, int]]:
-    for name in _USAGE_COUNTS:
-        count = getattr(usage, name)
-        if count:
-            yield f"usage/{name}", count
+def count_usage(usage: Usage) -> dict[str, int]:
+    counters = {counter: count for name, counter in _USAGE_COUNTS if (count := getattr(usage, name))}
     for name, count in usage.details.items():
-        yield f"details/{name}", count
+        counters[f"details/{name}"] = count
     if usage.cost:
         # exact: the coefficients of each exponent are added up apart
         sign, digits, exponent = usage.cost.as_tuple()
         coefficient = int("".join(map(str, digits)))
-        yield f"cost/{exponent}/{usage.currency or ''}", -coefficient if sign else coefficient
+        counters[f"cost/{exponent}/{usage.currency or ''}"] = -coefficient if sign else coefficient
+    return counters
 
 
 def stats_from_row(row: SessionRow) -> SessionStats:

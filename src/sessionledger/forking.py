@@ -166,7 +166,7 @@ async def _counters(context: Context, view: View, row: SessionRow, point: _Point
     pieces = pieces_of_view(view, point.position + 1, LAST, reverse=False)
     reader = MessageReader(context, view, pieces, include_hidden=True)
     while messages := await reader.read(context.limits.rows):
-        for name, count in count_run(messages, None):
+        for name, count in count_run(messages, None).items():
             total[name] -= count
     for layer in reversed(view.layers):
         first = layer.first_seq if layer.has_hidden else max(layer.first_seq, point.seq + 1)
@@ -189,7 +189,7 @@ def _leave_out(total: Counter[str], rows: list[RunRow], point: _Point) -> None:
         kept = [r for r in revisions if r not in gone]
         for row in gone:
             usage = run_from_row(row, "").usage
-            for name, count in count_usage(usage) if usage is not None else ():
+            for name, count in count_usage(usage).items() if usage is not None else ():
                 total[name] -= count
         if gone:
             total[f"status/{revisions[0].header.status}"] -= 1

@@ -11,12 +11,13 @@ from collections import deque
 from copy import copy
 from functools import partial
 
-from sessionledger.background import Background, Waiter
+from sessionledger.background import Background
 from sessionledger.deadline import SETTLE, Deadline
 from sessionledger.errors import DriverError
 from sessionledger.protocol.driver import Driver
 from sessionledger.protocol.rows import Commit, Outcome, SessionKey
 from sessionledger.retry import retried
+from sessionledger.waiting import Patience, Waiter
 
 __all__ = ["Grouper"]
 
@@ -35,23 +36,38 @@ class Grouper:
         self._driver = driver
         self._background = background
         self._timeout = timeout
+        self._patience = Patience(timeout)
         self._waiting: deque[_Pending] = deque()
         self._busy: set[SessionKey] = set()
         self._writers = 0
         self._idle: Waiter[None] | None = None
 
-    async def commit(self, commit: Commit, timeout: float | None = None) -> Outcome:
-        """`TimeoutError` when it is not settled after that many seconds."""
+    async def commit(self, commit: Commit) -> Outcome:
+        pending = self._hand_in(commit)
+        try:
+            return await pending.waiter.wait()
+        finally:
+            # one that is being written has left the queue already; its outcome is nobody's
+            pending.taken_back = True
+
+    async def commit_in_time(self, commit: Commit) -> Outcome:
+        """`TimeoutError` when it is not settled within the store's timeout."""
+        pending = self._hand_in(commit)
+        try:
+            return await self._patience.wait(pending.waiter)
+        finally:
+            pending.taken_back = True
+
+    def _hand_in(self, commit: Commit) -> _Pending:
         pending = _Pending(commit)
         self._waiting.append(pending)
         if self._writers < self._driver.info.writers and commit.key not in self._busy:
             self._writers += 1
             self._background.spawn(self._write)
-        try:
-            return await pending.waiter.wait(timeout)
-        finally:
-            # one that is being written has left the queue already; its outcome is nobody's
-            pending.taken_back = True
+        return pending
+
+    def close(self) -> None:
+        self._patience.close()
 
     async def drain(self) -> None:
         """Wait until all that was handed in is settled."""

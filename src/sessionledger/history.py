@@ -10,7 +10,7 @@ import msgspec
 from sessionledger.context import Context, Scope
 from sessionledger.errors import RunNotFoundError
 from sessionledger.lineage import View
-from sessionledger.reading import MessageReader, PlacedRun, RunReader, begin, find_run, pieces_of_run
+from sessionledger.reading import MessageReader, PlacedRun, RunReader, begin, find_run, pieces_of_runs
 from sessionledger.records import Message
 from sessionledger.retry import retried
 from sessionledger.token import encode_token
@@ -103,7 +103,7 @@ class HistoryWalk:
         return self._pairing.feed(messages)
 
     def _reader(self, view: View, runs: Sequence[PlacedRun]) -> MessageReader:
-        return MessageReader(self._context, view, [piece for placed in runs for piece in pieces_of_run(view, placed)])
+        return MessageReader(self._context, view, pieces_of_runs(view, runs))
 
     def _selects(self, placed: PlacedRun) -> bool:
         row = placed.row

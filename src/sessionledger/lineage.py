@@ -54,12 +54,15 @@ class Layer(msgspec.Struct, frozen=True):
     def knows(self, row: RunRow) -> bool:
         if row.version > self.version or row.seq > self.last_seq:
             return False
+        # a run without messages ends before it begins
         return row.first_position <= self.last_position or row.last_position <= self.last_position
 
     def segments(self, row: RunRow) -> list[tuple[int, int]]:
         """The positions of a run's messages, as far as the view goes; neighbours are joined."""
         if not row.segments:
-            first, last = row.first_position, min(row.last_position, self.last_position)
+            first, last = row.first_position, row.last_position
+            if last > self.last_position:
+                last = self.last_position
             return [(first, last)] if first <= last else []
         joined: list[tuple[int, int]] = []
         for first, last in ((row.first_position, row.last_position), *row.segments):

@@ -14,7 +14,16 @@ from sessionledger.lineage import Hiding, View, resolve, watch
 from sessionledger.protocol.rows import FIRST, LAST, Head, MessagePage, MessageQuery, RunQuery, RunRow, SessionKey
 from sessionledger.records import Message
 
-__all__ = ["MessageReader", "Piece", "PlacedRun", "RunReader", "begin", "pieces_of_run", "pieces_of_view"]
+__all__ = [
+    "MessageReader",
+    "Piece",
+    "PlacedRun",
+    "RunReader",
+    "begin",
+    "pieces_of_run",
+    "pieces_of_runs",
+    "pieces_of_view",
+]
 
 _MAX_RANGES: Final = 64  #: of one query
 
@@ -62,6 +71,21 @@ def pieces_of_view(view: View, first: int, last: int, *, reverse: bool) -> list[
 
 def pieces_of_run(view: View, run: PlacedRun) -> list[Piece]:
     return [Piece(run.layer, first, last) for first, last in view.layers[run.layer].segments(run.row)]
+
+
+def pieces_of_runs(view: View, runs: Iterable[PlacedRun]) -> list[Piece]:
+    """Of many runs, one after the other. Most lie right behind one another, and make few pieces."""
+    pieces: list[Piece] = []
+    held, start, end = -1, 0, 0
+    for index, row in runs:
+        for first, last in view.layers[index].segments(row):
+            if index == held and first == end + 1:
+                end = last
+                continue
+            if held >= 0:
+                pieces.append(Piece(held, start, end))
+            held, start, end = index, first, last
+    return [*pieces, Piece(held, start, end)] if held >= 0 else pieces
 
 
 class MessageReader:

@@ -10,11 +10,12 @@ from typing import Any
 import anyio
 import msgspec
 
-from sessionledger.background import Background, Waiter
+from sessionledger.background import Background
 from sessionledger.errors import InvalidRecordError, RunFinishedError, SessionLedgerError
 from sessionledger.ids import new_id
 from sessionledger.protocol.store import UNSET, SessionStore, Unset
 from sessionledger.records import AppendReceipt, Message, Run, RunStatus, Usage
+from sessionledger.waiting import Waiter
 
 __all__ = ["Recorder", "recording"]
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from decimal import Context, Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -78,6 +78,17 @@ class Durability(StrEnum):
     INTERVAL = "interval"  #: as PROCESS, and a power cut takes no more than the server's last flush interval
     DISK = "disk"  #: a power cut
     MAJORITY = "majority"  #: a power cut, and the loss of a minority of the servers
+
+
+#: The counts of a `Usage` that have a field of their own.
+TOKEN_COUNTS: Final = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "reasoning_tokens",
+    "requests",
+)
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

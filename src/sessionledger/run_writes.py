@@ -69,6 +69,7 @@ __all__ = ["RunUpdate", "RunWrites"]
 
 _MAX_KNOWN_RUNS: Final = 256
 _SESSION_KINDS: Final = frozenset(kind.value for kind in SessionKind)
+_NOWHERE: Final = (None, None, None)
 _NEVER: Final = -1  #: a number of patches that no run has
 
 replace = msgspec.structs.replace
@@ -213,9 +214,8 @@ class RunWrites:
         run = item.run
         usage = run.usage if run.usage is not None else usage_of_messages(run.messages)
         created_at = at if run.created_at is None else to_micros(run.created_at)
-        counters = {f"status/{run.status.value}": 1}
-        for name, count in count_run(run.messages, usage):
-            counters[name] = counters.get(name, 0) + count
+        counters = count_run(run.messages, usage)
+        counters[f"status/{run.status.value}"] = 1
         revision = 1
         if before is not None:
             revision = before.revision if before.digest == item.digest else before.revision + 1
@@ -407,13 +407,12 @@ def _content(run: Run) -> Run:
     if type(run) is not Run:
         return run
     messages = run.messages
-    if any(type(m) is Message and _placed(m) for m in messages):
-        messages = tuple([replace(m, position=None, run_seq=None, run_id=None) for m in messages])
+    for message in messages:
+        # each costs, so only what has been read from a store is cleared of its place
+        if type(message) is Message and (message.position, message.run_seq, message.run_id) != _NOWHERE:
+            messages = tuple([replace(m, position=None, run_seq=None, run_id=None) for m in messages])
+            break
     return replace(run, run_id=None, session_id="", messages=messages, seq=None, revision=None, message_count=None)
-
-
-def _placed(message: Message) -> bool:
-    return message.position is not None or message.run_seq is not None or message.run_id is not None
 
 
 def _first_session(run: Run, scope: Scope, at: int) -> NewSession:
@@ -470,12 +469,10 @@ def _patch(
         *token_columns(usage),
         known.header.has_summary or any(message.kind == "summary" for message in update.messages),
     )
-    counters = Counter(dict[str, int]())
-    for name, count in count_run(update.messages, None):
-        counters[name] += count
+    counters = Counter(count_run(update.messages, None))
     if usage != old:
-        counters.update(dict(count_usage(usage)) if usage else {})
-        counters.subtract(dict(count_usage(old)) if old else {})
+        counters.update(count_usage(usage) if usage else {})
+        counters.subtract(count_usage(old) if old else {})
     counters[f"status/{known.header.status}"] -= 1
     counters[f"status/{status}"] += 1
     patch = PatchRun(

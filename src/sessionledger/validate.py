@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, TypeVar, get_args
@@ -17,7 +17,7 @@ import msgspec
 
 from sessionledger.digest import canonical
 from sessionledger.errors import InvalidRecordError
-from sessionledger.records import AgentSwitch, Message, Run, Session, ToolCall, Usage
+from sessionledger.records import TOKEN_COUNTS, AgentSwitch, Message, Run, Session, ToolCall, Usage
 
 __all__ = ["MAX_DEPTH", "check_count", "check_id", "check_json", "checked_run", "checked_session", "checked_switch"]
 
@@ -26,15 +26,6 @@ MAX_DIGITS: Final = 4300  #: of an integer: Python's own limit
 MAX_COST_DIGITS: Final = 1000  #: of a cost, before and behind the point
 MAX_COUNT: Final = 2**63 - 1  #: of tokens and the like: what a column of a database holds
 MAX_ID_BYTES: Final = 256
-
-_COUNTS: Final = (
-    "input_tokens",
-    "output_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-    "reasoning_tokens",
-    "requests",
-)
 
 T = TypeVar("T")
 
@@ -71,37 +62,53 @@ def checked_run(run: Run, path: str = "run") -> bytes:
     if type(run) is not Run:
         raise InvalidRecordError(f"{path} is {_short(run)}: give a sessionledger.Run", path=path)
     text = _round_trip(run, _decode_run, path)
-    for name in ("user_id", "agent_id", "parent_run_id"):
-        value = getattr(run, name)
-        if value is not None:
-            check_id(value, f"{path}.{name}")
-    _check_usage(run.usage, path)
+    ids = [run.user_id, run.agent_id, run.parent_run_id, *[message.message_id for message in run.messages]]
+    if not _plain([value for value in ids if value is not None]):
+        for name in ("user_id", "agent_id", "parent_run_id"):
+            value = getattr(run, name)
+            if value is not None:
+                check_id(value, f"{path}.{name}")
+        for index, message in enumerate(run.messages):
+            if message.message_id is not None:
+                check_id(message.message_id, f"{path}.messages[{index}].message_id")
+    if run.usage is not None:
+        _check_usage(run.usage, path)
     for index, message in enumerate(run.messages):
-        if message.message_id is not None:
-            check_id(message.message_id, f"{path}.messages[{index}].message_id")
         if message.usage is not None:
-            _check_usage(message.usage, f"{path}.messages[{index}]")
+            _check_usage(message.usage, path, index)
         if not message.role or not message.kind:
             where = f"{path}.messages[{index}]"
             raise InvalidRecordError(f"{where} has an empty role or kind: name them", path=where)
     return text
 
 
-def _check_usage(usage: Usage | None, path: str) -> None:
-    """What the types cannot say: how large a count may be, and a cost."""
-    if usage is None:
+def _plain(ids: Sequence[str]) -> bool:
+    """Whether all are ids of the usual kind, at a glance."""
+    text = "".join(ids)
+    short = all(ids) and max(map(len, ids), default=0) <= MAX_ID_BYTES
+    return short and text.isascii() and text.isprintable() and {*map(type, ids)} <= {str}
+
+
+def _check_usage(usage: Usage, path: str, index: int | None = None) -> None:
+    """What the types cannot say: how large a count may be, and a cost. `index` is the message's, if it is one's."""
+    largest = max(
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cache_read_input_tokens,
+        usage.cache_creation_input_tokens,
+        usage.reasoning_tokens,
+        usage.requests,
+    )
+    if largest <= MAX_COUNT and not usage.details and usage.cost is None:
         return
-    for name in _COUNTS:
-        if getattr(usage, name) > MAX_COUNT:
-            raise InvalidRecordError(
-                f"{path}.usage.{name} is over 2**63 - 1: give a smaller count", path=f"{path}.usage.{name}"
-            )
-    for name, count in usage.details.items():
+    where = f"{path}.usage" if index is None else f"{path}.messages[{index}].usage"
+    counts = {f"{where}.{name}": getattr(usage, name) for name in TOKEN_COUNTS}
+    counts |= {f"{where}.details[{_short(name)}]": count for name, count in usage.details.items()}
+    for field, count in counts.items():
         if count > MAX_COUNT:
-            where = f"{path}.usage.details[{_short(name)}]"
-            raise InvalidRecordError(f"{where} is over 2**63 - 1: give a smaller count", path=where)
+            raise InvalidRecordError(f"{field} is over 2**63 - 1: give a smaller count", path=field)
     if usage.cost is not None:
-        _check_cost(usage.cost, f"{path}.usage.cost")
+        _check_cost(usage.cost, f"{where}.cost")
 
 
 def _check_cost(cost: Decimal, path: str) -> None:

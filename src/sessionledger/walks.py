@@ -29,6 +29,7 @@ from sessionledger.reading import (
     begin,
     find_run,
     pieces_of_run,
+    pieces_of_runs,
     pieces_of_view,
     readable,
 )
@@ -293,7 +294,7 @@ class RunWalk:
         assert self._view is not None
         view = self._view
         by_run: dict[int, list[Message]] = {}
-        reader = MessageReader(self._context, view, [p for placed, _ in found for p in pieces_of_run(view, placed)])
+        reader = MessageReader(self._context, view, pieces_of_runs(view, [placed for placed, _ in found]))
         while messages := await retried(lambda: reader.read(self._context.limits.rows)):
             for message in messages:
                 assert message.run_seq is not None

@@ -48,7 +48,7 @@ def killed(call: str, prepared: Path, tmp_path: Path) -> Iterator[Path]:
         writer.order(Orders(url=f"sqlite:///{path}", begin=[], only=call, last_commit=commits))
         code = writer.end()
         yield path
-    assert commits >= 3
+    assert commits > 1  # it was killed at least once
 
 
 @pytest.mark.parametrize("call", ["erase", "erase with forks"])

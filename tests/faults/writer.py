@@ -85,11 +85,13 @@ def die_at(orders: Orders) -> None:
 
 
 def without_transactions() -> None:
-    class Torn(sqlite3.Connection):
+    class Forgetful(sqlite3.Cursor):
         def execute(self, sql: str, parameters: Any = (), /) -> Any:
-            if sql in ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
-                return sqlite3.Cursor(self)
-            return super().execute(sql, parameters)
+            return self if sql in ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK") else super().execute(sql, parameters)
+
+    class Torn(sqlite3.Connection):
+        def cursor(self, *_: Any) -> Any:
+            return super().cursor(Forgetful)
 
     make_connections(Torn)
 

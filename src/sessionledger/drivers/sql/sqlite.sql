@@ -1,11 +1,5 @@
 -- The statements of the SQLite driver. A line "-- name" begins one; comments under it say what it is for.
 
--- head
--- A session's head, as every read and commit begins.
-SELECT session_key, incarnation, version, state_version, run_count, message_count, user_id, created_at, last_activity_at, deleted_at,
-  erased, has_hidden, has_summary, forks, forked_from, forked_incarnation, forked_at, forked_run_seq, forked_version, counters
-FROM sessions WHERE namespace = ? AND session_id = ?
-
 -- next_key
 -- For a session that is made again: its key must not be that of the rows which are still being erased.
 SELECT max(session_key) + 1 FROM sessions
@@ -34,21 +28,6 @@ INSERT OR REPLACE INTO session_headers VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 
 -- put_state
 INSERT OR REPLACE INTO session_states VALUES (?, ?)
-
--- header
-SELECT kind, agent_id, current_agent, name, parent_session_id, updated_at, body FROM session_headers WHERE session_key = ?
-
--- state
-SELECT state FROM session_states WHERE session_key = ?
-
--- head_and_run
--- The head, and the revision of a run that a lone append names.
-SELECT s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
-  s.last_activity_at, s.deleted_at, s.erased, s.has_hidden, s.has_summary, s.forks, s.forked_from, s.forked_incarnation, s.forked_at,
-  s.forked_run_seq, s.forked_version, s.counters,
-  r.seq, r.revision, r.patch, r.digest, r.first_position, r.last_position, r.version
-FROM sessions s LEFT JOIN runs r ON r.run_id = ? AND r.session_key = s.session_key AND r.revision = ?
-WHERE s.namespace = ? AND s.session_id = ?
 
 -- operation
 SELECT digest, receipts FROM operations WHERE session_key = ? AND operation_id = ?
@@ -144,7 +123,7 @@ SELECT name, body FROM run_parts WHERE session_key = ? AND seq = ? AND revision 
 
 -- hidden
 SELECT hide_id, first_position, last_position, first_run_seq, last_run_seq, revision, since, until, reach FROM hidden
-WHERE session_key = ? AND first_run_seq <= ? AND last_run_seq >= ? AND first_position <= ? AND last_position >= ?
+WHERE session_key = (SELECT session_key FROM sessions WHERE namespace = ? AND session_id = ?) AND first_run_seq <= ? AND last_run_seq >= ? AND first_position <= ? AND last_position >= ?
 
 -- switches
 SELECT switch_id, from_agent, to_agent, reason, switched_at, version FROM agent_switches

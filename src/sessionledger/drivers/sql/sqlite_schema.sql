@@ -70,7 +70,7 @@ CREATE TABLE IF NOT EXISTS runs (
   has_summary INTEGER NOT NULL,
   body TEXT,
   PRIMARY KEY (session_key, seq, revision)
-) WITHOUT ROWID;
+);
 CREATE UNIQUE INDEX IF NOT EXISTS runs_by_id ON runs (run_id, session_key, revision);
 CREATE INDEX IF NOT EXISTS runs_by_parent ON runs (parent_run_id, session_key, seq) WHERE parent_run_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS runs_open ON runs (status, session_key, seq) WHERE status IN ('pending', 'running', 'paused');

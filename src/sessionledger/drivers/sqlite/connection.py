@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 from weakref import WeakSet
 
 import aiosqlite
 
 from sessionledger.errors import DecodeError, DriverError, StorageFullError, UnavailableError
+from sessionledger.protocol.rows import Head, SessionKey
 
-__all__ = ["Command", "LedgerConnection", "connect", "error_of", "mapped", "run"]
+__all__ = ["Command", "LedgerConnection", "Memory", "StoredSession", "connect", "error_of", "mapped", "run"]
 
 T = TypeVar("T")
 
@@ -43,12 +44,37 @@ class _Result(list[Any]):
         return self
 
 
+class StoredSession(NamedTuple):
+    """A session's row, as far as a commit needs it."""
+
+    key: int
+    head: Head
+    counters: Mapping[str, int]
+
+
+class Memory:
+    """What a writing connection need not read or write again. After a rollback nothing of it is sure."""
+
+    def __init__(self) -> None:
+        self.data_version: int | None = None  #: of the file, when `sessions` were last known to be so
+        self.sessions: dict[SessionKey, StoredSession] = {}
+        self.changed: dict[int, StoredSession] = {}  #: rows that this transaction has yet to write
+        self.participants: set[tuple[str, str, int]] = set()  #: rows that are there
+
+    def clear(self) -> None:
+        self.data_version = None
+        self.sessions.clear()
+        self.changed.clear()
+        self.participants.clear()
+
+
 class LedgerConnection(sqlite3.Connection):
-    """A connection that runs commands, and remembers what it need not write again."""
+    """A connection that runs commands. The one that writes remembers what it has written."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.participants: set[tuple[str, str, int]] = set()  #: rows that are there, as far as it knows
+        self.statements = self.cursor()  #: for all of them: a cursor each costs more than a short statement
+        self.memory = Memory()
 
     def execute(self, sql: str, parameters: Any = (), /) -> Any:
         if type(sql) is Command:

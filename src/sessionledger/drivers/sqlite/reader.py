@@ -1,5 +1,5 @@
-"""Reads, on a reading connection's thread. Each is one transaction, so that its head and its rows are of one
-instant.
+"""Reads, on a reading connection's thread. Each is one statement or one transaction, so that its head and its rows are
+of one instant.
 """
 
 from __future__ import annotations
@@ -46,6 +46,13 @@ _HEAD = (
     "s.forked_incarnation, s.forked_at, s.forked_run_seq, s.forked_version, s.counters"
 )
 _HEADER = "h.kind, h.agent_id, h.current_agent, h.name, h.parent_session_id, h.updated_at, h.body"
+_FIND_HEAD = f"SELECT {_HEAD} FROM sessions s WHERE s.namespace = ? AND s.session_id = ?"
+_SESSIONS = "sessions s JOIN session_headers h USING (session_key)"
+_WITHOUT_STATE = f"SELECT {_HEAD}, {_HEADER} FROM {_SESSIONS} WHERE s.namespace = ? AND s.session_id = ?"
+_WITH_STATE = (
+    f"SELECT {_HEAD}, {_HEADER}, t.state FROM {_SESSIONS} JOIN session_states t USING (session_key) "
+    "WHERE s.namespace = ? AND s.session_id = ?"
+)
 _RUN = (
     "r.seq, r.revision, r.run_id, r.version, r.patch, r.digest, r.user_id, r.agent_id, r.parent_run_id, r.model, "
     "r.created_at, r.first_position, r.last_position, r.status, r.updated_at, r.finished_at, r.input_tokens, "
@@ -68,28 +75,39 @@ _make_run: Callable[..., RunRow] = RunRow
 _make_run_header: Callable[..., RunHeader] = RunHeader
 
 
+class _OneInstant:
+    """Makes one transaction of several statements."""
+
+    __slots__ = ("_db",)
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN")
+
+    def __exit__(self, *error: object) -> None:
+        self._db.execute("COMMIT")
+
+
 def load_head(db: sqlite3.Connection, key: SessionKey) -> tuple[Any, ...] | None:
-    row: tuple[Any, ...] | None = db.execute(SQL["head"], (key.namespace, key.session_id)).fetchone()
+    row: tuple[Any, ...] | None = db.execute(_FIND_HEAD, (key.namespace, key.session_id)).fetchone()
     return row
 
 
 def head_of(row: Sequence[Any], key: SessionKey) -> Head:
-    """Of a row of the columns that the statement `head` names."""
+    """Of a row that begins with the columns of a head."""
     fork = ForkLink(*row[14:19]) if row[14] is not None else None
     return _make_head(key, *row[1:10], bool(row[10]), bool(row[11]), bool(row[12]), row[13], fork)
 
 
 def session(db: sqlite3.Connection, key: SessionKey, state: bool) -> SessionRow | None:
-    db.execute("BEGIN")
-    try:
-        row = load_head(db, key)
-        if row is None:
-            return None
-        header = SessionHeader(*db.execute(SQL["header"], row[:1]).fetchone())
-        text = db.execute(SQL["state"], row[:1]).fetchone()[0] if state else None
-        return SessionRow(head_of(row, key), header, text, _decode_counters(row[19]))
-    finally:
-        db.execute("COMMIT")
+    row = db.execute(_WITH_STATE if state else _WITHOUT_STATE, (key.namespace, key.session_id)).fetchone()
+    if row is None:
+        return None
+    return SessionRow(
+        head_of(row, key), SessionHeader(*row[20:27]), row[27] if state else None, _decode_counters(row[19])
+    )
 
 
 def sessions(db: sqlite3.Connection, query: SessionQuery) -> SessionPage:
@@ -118,7 +136,7 @@ def sessions(db: sqlite3.Connection, query: SessionQuery) -> SessionPage:
         values += [query.after[0], *query.after]
     order = "ASC" if query.reverse else "DESC"
     rows = db.execute(
-        f"SELECT s.session_id, {_HEAD}, {_HEADER} FROM sessions s JOIN session_headers h USING (session_key) "
+        f"SELECT s.session_id, {_HEAD}, {_HEADER} FROM {_SESSIONS} "
         f"WHERE {' AND '.join(where)} ORDER BY s.last_activity_at {order}, s.session_id {order} LIMIT ?",
         (*values, query.limit + 1),
     ).fetchall()
@@ -135,8 +153,7 @@ def sessions(db: sqlite3.Connection, query: SessionQuery) -> SessionPage:
 
 
 def messages(db: sqlite3.Connection, query: MessageQuery) -> MessagePage:
-    db.execute("BEGIN")
-    try:
+    with _OneInstant(db):
         row = load_head(db, query.key)
         if row is None:
             return MessagePage(None, (), {}, False)
@@ -145,8 +162,6 @@ def messages(db: sqlite3.Connection, query: MessageQuery) -> MessagePage:
             return MessagePage(head, (), {}, False)
         rows, more = _messages(db, row[0], query, head)
         return MessagePage(head, rows, _run_ids(db, row[0], rows), more)
-    finally:
-        db.execute("COMMIT")
 
 
 def _messages(db: sqlite3.Connection, key: int, query: MessageQuery, head: Head) -> tuple[list[MessageRow], bool]:
@@ -206,8 +221,7 @@ def _run_ids(db: sqlite3.Connection, key: int, rows: Sequence[MessageRow]) -> di
 
 
 def runs(db: sqlite3.Connection, query: RunQuery) -> RunPage:
-    db.execute("BEGIN")
-    try:
+    with _OneInstant(db):
         row = load_head(db, query.key)
         if row is None:
             return RunPage(None, (), False)
@@ -216,8 +230,6 @@ def runs(db: sqlite3.Connection, query: RunQuery) -> RunPage:
             return RunPage(head, (), False)
         found, more = _runs(db, row[0], query)
         return RunPage(head, found, more)
-    finally:
-        db.execute("COMMIT")
 
 
 def _runs(db: sqlite3.Connection, key: int, query: RunQuery) -> tuple[list[RunRow], bool]:
@@ -229,14 +241,16 @@ def _runs(db: sqlite3.Connection, key: int, query: RunQuery) -> tuple[list[RunRo
         f"ORDER BY r.seq {order}, r.revision {order} LIMIT ?"
     )
     values = () if query.run_id is None else (query.run_id,)
+    rows = db.execute(sql, (*values, key, query.first_seq, query.last_seq, query.limit + 1)).fetchall()
+    if not query.bodies:
+        return [_run_of(db, key, row, bodies=False) for row in rows[: query.limit]], len(rows) > query.limit
     found: list[RunRow] = []
     size = 0
-    for row in db.execute(sql, (*values, key, query.first_seq, query.last_seq, query.limit + 1)).fetchall():
+    for row in rows:
         if len(found) == query.limit or size >= query.max_bytes:
             return found, True
-        run = _run_of(db, key, row, bodies=query.bodies)
-        if query.bodies:
-            size += len(run.body) + sum(map(len, run.parts.values()))
+        run = _run_of(db, key, row, bodies=True)
+        size += len(run.body) + sum(map(len, run.parts.values()))
         found.append(run)
     return found, False
 
@@ -292,13 +306,10 @@ def find_runs(db: sqlite3.Connection, search: RunSearch) -> FoundRuns:
         f"SELECT {_RUN}, r.body, s.session_id, {_HEAD} FROM runs r JOIN sessions s USING (session_key) "
         f"WHERE {' AND '.join(where)} ORDER BY r.session_key {order}, r.seq {order} LIMIT ?"
     )
-    db.execute("BEGIN")
-    try:
+    with _OneInstant(db):
         rows = db.execute(sql, (*values, search.limit + 1)).fetchall()
         found = [_found(db, search.namespace, row) for row in rows[: search.limit]]
         return FoundRuns(found, len(rows) > search.limit)
-    finally:
-        db.execute("COMMIT")
 
 
 def _found(db: sqlite3.Connection, namespace: str, row: Sequence[Any]) -> tuple[Head, RunRow, str]:
@@ -308,23 +319,17 @@ def _found(db: sqlite3.Connection, namespace: str, row: Sequence[Any]) -> tuple[
 
 
 def hidden(db: sqlite3.Connection, query: HiddenQuery) -> list[HiddenRow]:
-    row = load_head(db, query.key)
-    if row is None:
-        return []
     bounds = (query.runs[1], query.runs[0], query.positions[1], query.positions[0])
-    return [
-        HiddenRow(hide_id, (first, last), (first_run, last_run), revision, since, until, reach)
-        for hide_id, first, last, first_run, last_run, revision, since, until, reach in db.execute(
-            SQL["hidden"], (row[0], *bounds)
-        )
-    ]
+    rows = db.execute(SQL["hidden"], (query.key.namespace, query.key.session_id, *bounds)).fetchall()
+    return [HiddenRow(row[0], row[1:3], row[3:5], *row[5:]) for row in rows]
 
 
 def switches(db: sqlite3.Connection, query: SwitchQuery) -> SwitchPage:
-    row = load_head(db, query.key)
-    if row is None:
-        return SwitchPage(None, (), False)
     sql = SQL["switches_reverse" if query.reverse else "switches"]
-    rows = db.execute(sql, (row[0], query.first_version, query.last_version, query.limit + 1)).fetchall()
-    found = [SwitchRow(*values) for values in rows[: query.limit]]
-    return SwitchPage(head_of(row, query.key), found, len(rows) > query.limit)
+    with _OneInstant(db):
+        row = load_head(db, query.key)
+        if row is None:
+            return SwitchPage(None, (), False)
+        rows = db.execute(sql, (row[0], query.first_version, query.last_version, query.limit + 1)).fetchall()
+        found = [SwitchRow(*values) for values in rows[: query.limit]]
+        return SwitchPage(head_of(row, query.key), found, len(rows) > query.limit)

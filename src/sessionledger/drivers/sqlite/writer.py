@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from sessionledger.drivers.sqlite.connection import LedgerConnection, error_of
+from sessionledger.drivers.sqlite.connection import LedgerConnection, StoredSession, error_of
 from sessionledger.drivers.sqlite.reader import ID_BLOCK, head_of, load_head
 from sessionledger.drivers.statements import load_statements
 from sessionledger.errors import DriverError
@@ -25,7 +25,6 @@ from sessionledger.protocol.rows import (
     Change,
     Commit,
     Committed,
-    Head,
     MessageRow,
     Outcome,
     PatchRun,
@@ -37,6 +36,7 @@ from sessionledger.protocol.rows import (
     RunReceipt,
     Seal,
     SessionHeader,
+    SessionKey,
     Show,
 )
 
@@ -60,6 +60,7 @@ _ENVIRONMENT = frozenset(
     }
 )
 _MAX_PARTICIPANTS = 50_000  #: that are remembered
+_MAX_SESSIONS = 5_000
 _COUNTERS = 19  #: the column of a head's counters
 _OPEN = frozenset({"pending", "running", "paused"})
 _decode_counters = msgspec.json.Decoder(dict[str, int]).decode
@@ -82,22 +83,35 @@ _CONTENT = (
 
 def commit_group(db: LedgerConnection, commits: Sequence[Commit]) -> list[Outcome | DriverError]:
     """One transaction for all; if SQLite fails one of them, one for each."""
+    execute = db.statements.execute
     try:
-        if len(db.participants) > _MAX_PARTICIPANTS:
-            db.participants.clear()
-        db.execute("BEGIN IMMEDIATE")
+        execute("BEGIN IMMEDIATE")
+        _check_memory(db)
         outcomes: list[Outcome | DriverError] = [_commit(db, commit) for commit in commits]
-        db.execute("COMMIT")
+        _update_sessions(db)
+        execute("COMMIT")
         return outcomes
     except BaseException as error:
         if db.in_transaction:
-            db.execute("ROLLBACK")
-        db.participants.clear()
+            execute("ROLLBACK")
+        db.memory.clear()
         if len(commits) > 1 and _concerns_one(error):
             return [outcome for commit in commits for outcome in _alone(db, commit)]
         if _code(error) == sqlite3.SQLITE_TOOBIG:
             return [Refused(Reason.TOO_LARGE)]
         raise
+
+
+def _check_memory(db: LedgerConnection) -> None:
+    """Forget the sessions that other connections may have changed, and everything when it is much."""
+    memory = db.memory
+    if len(memory.participants) > _MAX_PARTICIPANTS:
+        memory.participants.clear()
+    # differs as soon as another connection has committed; this transaction keeps the others from it
+    version = db.statements.execute("PRAGMA data_version").fetchone()[0]
+    if version != memory.data_version or len(memory.sessions) > _MAX_SESSIONS:
+        memory.sessions.clear()
+        memory.data_version = version
 
 
 def _concerns_one(error: BaseException) -> bool:
@@ -122,99 +136,83 @@ def _alone(db: LedgerConnection, commit: Commit) -> list[Outcome | DriverError]:
 
 
 def _commit(db: LedgerConnection, commit: Commit) -> Outcome:
-    row, known = _look(db, commit)
-    session_key = row[0] if row is not None else None
-    decision = decide(commit, known)
+    stored = db.memory.sessions.get(commit.key) or _load_session(db, commit.key)
+    decision = decide(commit, _known(db, commit, stored))
     if decision.head is None:
         return decision.outcome
-    counters = _decode_counters(row[_COUNTERS]) if row is not None else {}
-    session_key = _put_head(db, commit, decision, session_key, counters)
+    if decision.created:
+        session_key = _insert_session(db, commit, decision, stored)
+    else:
+        assert stored is not None
+        session_key = stored.key
+    counters = add_counters({} if stored is None else stored.counters, commit, decision)
+    db.memory.sessions[commit.key] = db.memory.changed[session_key] = StoredSession(
+        session_key, decision.head, counters
+    )
     for change, receipt in decision.writes:
         _put_change(db, session_key, commit, change, receipt, decision.head.version)
-    if isinstance(decision.outcome, Committed) and not any(isinstance(change, PutRun) for change in commit.changes):
+    if isinstance(decision.outcome, Committed) and not _puts(commit):
         receipts = _encode(decision.outcome.receipts).decode()
-        db.execute(SQL["insert_operation"], (session_key, commit.operation_id, commit.digest, receipts))
+        db.statements.execute(SQL["insert_operation"], (session_key, commit.operation_id, commit.digest, receipts))
     return decision.outcome
 
 
-def _look(db: LedgerConnection, commit: Commit) -> tuple[tuple[Any, ...] | None, Known]:
-    """The session's row and what the decision needs; one statement for a lone append."""
-    change = commit.changes[0] if len(commit.changes) == 1 else None
-    if isinstance(change, PutRun) and change.revision == 1:
-        row = db.execute(SQL["head_and_run"], (change.run_id, 1, *_names(commit))).fetchone()
-        if row is None:
-            return None, Known(None)
-        head = head_of(row, commit.key)
-        there = row[_COUNTERS + 1] is not None and not head.erased
-        named = {(change.run_id, 1): StoredRun(*row[_COUNTERS + 1 :])} if there else {}
-        return row, Known(head, named=named)
-    row = load_head(db, commit.key)
-    return row, Known(None) if row is None else _known(db, commit, row[0], head_of(row, commit.key))
+def _puts(commit: Commit) -> bool:
+    return any(isinstance(change, PutRun) for change in commit.changes)
 
 
-def _names(commit: Commit) -> tuple[str, str]:
-    return commit.key.namespace, commit.key.session_id
+def _load_session(db: LedgerConnection, key: SessionKey) -> StoredSession | None:
+    row = load_head(db, key)
+    if row is None:
+        return None
+    stored = StoredSession(row[0], head_of(row, key), _decode_counters(row[_COUNTERS]))
+    db.memory.sessions[key] = stored
+    return stored
 
 
-def _known(db: LedgerConnection, commit: Commit, key: int, head: Head) -> Known:
+def _known(db: LedgerConnection, commit: Commit, stored: StoredSession | None) -> Known:
+    if stored is None:
+        return Known(None)
+    key, head, _ = stored
     if head.erased:
         return Known(head)
+    execute = db.statements.execute
     named: dict[tuple[str, int], StoredRun] = {}
     newest: dict[str, StoredRun] = {}
     hides: set[str] = set()
-    puts = False
+    operation = None
     for change in commit.changes:
         if isinstance(change, PutRun):
-            puts = True
-            stored = db.execute(SQL["stored_run"], (change.run_id, key, change.revision)).fetchone()
-            if stored is not None:
-                named[change.run_id, change.revision] = StoredRun(*stored)
+            row = execute(SQL["stored_run"], (change.run_id, key, change.revision)).fetchone()
+            if row is not None:
+                named[change.run_id, change.revision] = StoredRun(*row)
         if isinstance(change, PatchRun) or (isinstance(change, PutRun) and change.revision > 1):
-            stored = db.execute(SQL["newest_run"], (change.run_id, key)).fetchone()
-            if stored is not None:
-                newest[change.run_id] = StoredRun(*stored)
-        elif isinstance(change, Show) and db.execute(SQL["hide_exists"], (key, change.hide_id)).fetchone():
+            row = execute(SQL["newest_run"], (change.run_id, key)).fetchone()
+            if row is not None:
+                newest[change.run_id] = StoredRun(*row)
+        elif isinstance(change, Show) and execute(SQL["hide_exists"], (key, change.hide_id)).fetchone():
             hides.add(change.hide_id)
-    operation = None if puts else db.execute(SQL["operation"], (key, commit.operation_id)).fetchone()
-    stored_operation = None if operation is None else StoredOperation(operation[0], _decode_receipts(operation[1]))
-    return Known(head, stored_operation, named, newest, frozenset(hides))
+    if not _puts(commit):
+        row = execute(SQL["operation"], (key, commit.operation_id)).fetchone()
+        operation = None if row is None else StoredOperation(row[0], _decode_receipts(row[1]))
+    return Known(head, operation, named, newest, frozenset(hides))
 
 
-def _put_head(
-    db: LedgerConnection, commit: Commit, decision: Decision, session_key: int | None, counters: dict[str, int]
-) -> int:
-    head = decision.head
-    assert head is not None
-    total = _encode(add_counters(counters, commit, decision)).decode()
-    if not decision.created:
-        assert session_key is not None
-        db.execute(
-            SQL["update_session"],
-            (
-                head.version,
-                head.state_version,
-                head.run_count,
-                head.message_count,
-                head.last_activity_at,
-                head.deleted_at,
-                head.erased,
-                head.has_hidden,
-                head.has_summary,
-                head.forks,
-                total,
-                session_key,
-            ),
-        )
-        return session_key
-    if session_key is not None:
+def _insert_session(db: LedgerConnection, commit: Commit, decision: Decision, stored: StoredSession | None) -> int:
+    """The row of a new session, or of one that is made again; its counters follow at the end of the transaction."""
+    head, new = decision.head, commit.create
+    assert head is not None and new is not None
+    session_key = None
+    execute = db.statements.execute
+    if stored is not None:
         # its rows may still be there, under the old key
-        new_key = db.execute(SQL["next_key"]).fetchone()[0]
+        session_key = execute(SQL["next_key"]).fetchone()[0]
         for name in ("drop_tombstone", "drop_header", "drop_state"):
-            db.execute(SQL[name], (session_key,))
-        session_key = new_key
+            execute(SQL[name], (stored.key,))
+        db.memory.changed.pop(stored.key, None)
     fork = head.fork
     link = (fork.session_id, fork.incarnation, fork.position, fork.run_seq, fork.version) if fork else (None,) * 5
-    cursor = db.execute(
+    execute(
         SQL["insert_session"],
         (
             session_key,
@@ -234,14 +232,37 @@ def _put_head(
             head.has_summary,
             head.forks,
             *link,
-            total,
+            "{}",
         ),
     )
-    new, key = commit.create, cursor.lastrowid
-    assert new is not None and key is not None
+    key = db.statements.lastrowid
+    assert key is not None
     _put_header(db, key, new.header)
-    db.execute(SQL["put_state"], (key, new.state))
+    execute(SQL["put_state"], (key, new.state))
     return int(key)
+
+
+def _update_sessions(db: LedgerConnection) -> None:
+    """The rows of all sessions that this transaction changed, each once."""
+    rows = [
+        (
+            head.version,
+            head.state_version,
+            head.run_count,
+            head.message_count,
+            head.last_activity_at,
+            head.deleted_at,
+            head.erased,
+            head.has_hidden,
+            head.has_summary,
+            head.forks,
+            _encode(counters).decode(),
+            key,
+        )
+        for key, head, counters in db.memory.changed.values()
+    ]
+    db.statements.executemany(SQL["update_session"], rows)
+    db.memory.changed.clear()
 
 
 def _put_header(db: LedgerConnection, session_key: int, header: SessionHeader) -> None:
@@ -255,7 +276,7 @@ def _put_header(db: LedgerConnection, session_key: int, header: SessionHeader) -
         header.updated_at,
         header.body,
     )
-    db.execute(SQL["put_header"], values)
+    db.statements.execute(SQL["put_header"], values)
 
 
 def _put_change(
@@ -273,30 +294,30 @@ def _put_change(
     elif isinstance(change, PatchSession):
         _put_header(db, key, change.header)
         if change.state is not None:
-            db.execute(SQL["put_state"], (key, change.state))
+            db.statements.execute(SQL["put_state"], (key, change.state))
         return
     elif isinstance(change, PutSwitch):
         row = change.switch
         values: tuple[Any, ...] = (row.switch_id, row.from_agent, row.to_agent, row.reason, row.switched_at)
-        db.execute(SQL["insert_switch"], (key, version, *values))
+        db.statements.execute(SQL["insert_switch"], (key, version, *values))
         return
     elif isinstance(change, Show):
-        db.execute(SQL["show"], (version, key, change.hide_id))
+        db.statements.execute(SQL["show"], (version, key, change.hide_id))
         return
     elif isinstance(change, Seal):
         _put_header(db, key, SessionHeader("agent", None, None, None, None, 0, "{}"))
-        db.execute(SQL["put_state"], (key, "{}"))
-        db.execute(SQL["insert_erasure"], (key,))
+        db.statements.execute(SQL["put_state"], (key, "{}"))
+        db.statements.execute(SQL["insert_erasure"], (key,))
         return
     for hidden in hidden_rows(commit, change, receipt, version):
         values = (*hidden.positions, *hidden.runs, hidden.revision, hidden.since, hidden.until, hidden.reach)
-        db.execute(SQL["insert_hidden"], (key, hidden.hide_id, key, hidden.hide_id, *values))
+        db.statements.execute(SQL["insert_hidden"], (key, hidden.hide_id, key, hidden.hide_id, *values))
 
 
 def _put_run(db: LedgerConnection, key: int, put: PutRun, receipt: RunReceipt) -> None:
     header, seq = put.header, receipt.run_seq
     open_run = header.status in _OPEN
-    db.execute(
+    db.statements.execute(
         SQL["insert_run"],
         (
             key,
@@ -322,7 +343,7 @@ def _put_run(db: LedgerConnection, key: int, put: PutRun, receipt: RunReceipt) -
         ),
     )
     if open_run:
-        db.execute(SQL["put_part"], (key, seq, put.revision, "", put.body))
+        db.statements.execute(SQL["put_part"], (key, seq, put.revision, "", put.body))
     _put_participants(db, key, put)
     _put_messages(db, key, put.messages, receipt)
 
@@ -330,27 +351,27 @@ def _put_run(db: LedgerConnection, key: int, put: PutRun, receipt: RunReceipt) -
 def _put_participants(db: LedgerConnection, key: int, put: PutRun) -> None:
     """A run's agent and user. Most runs tell what an earlier one of their session has told."""
     for role, participant in (("agent", put.agent_id), ("user", put.user_id)):
-        if participant is not None and (role, participant, key) not in db.participants:
-            db.execute(SQL["insert_participant"], (role, participant, key))
-            db.participants.add((role, participant, key))
+        if participant is not None and (role, participant, key) not in db.memory.participants:
+            db.statements.execute(SQL["insert_participant"], (role, participant, key))
+            db.memory.participants.add((role, participant, key))
 
 
 def _patch_run(db: LedgerConnection, key: int, patch: PatchRun, receipt: RunReceipt) -> None:
     header, place = patch.header, (key, receipt.run_seq, patch.revision)
     values = (header.updated_at, header.finished_at, header.input_tokens, header.output_tokens, header.has_summary)
-    db.execute(SQL["patch_run"], (header.status, *values, *place))
+    db.statements.execute(SQL["patch_run"], (header.status, *values, *place))
     for name, body in patch.parts.items():
-        db.execute(SQL["put_part"], (*place, name, body))
+        db.statements.execute(SQL["put_part"], (*place, name, body))
     if patch.messages:
         first, last = receipt.first_position, receipt.last_position
-        if not db.execute(SQL["grow_segment"], (last, *place, first - 1)).rowcount:
-            db.execute(SQL["insert_segment"], (*place, first, last))
+        if not db.statements.execute(SQL["grow_segment"], (last, *place, first - 1)).rowcount:
+            db.statements.execute(SQL["insert_segment"], (*place, first, last))
         _put_messages(db, key, patch.messages, receipt)
 
 
 def _put_messages(db: LedgerConnection, key: int, rows: Sequence[MessageRow], receipt: RunReceipt) -> None:
     seq, revision, first = receipt.run_seq, receipt.revision, receipt.first_position
-    db.executemany(
+    db.statements.executemany(
         SQL["insert_message"],
         [
             (key, position, seq, revision, row.index, row.message_id, row.created_at, row.body)
@@ -358,7 +379,7 @@ def _put_messages(db: LedgerConnection, key: int, rows: Sequence[MessageRow], re
         ],
     )
     for end in range((first - 1) // ID_BLOCK + 1, receipt.last_position // ID_BLOCK + 1):
-        db.execute(SQL["index_ids"], (key, (end - 1) * ID_BLOCK + 1, end * ID_BLOCK))
+        db.statements.execute(SQL["index_ids"], (key, (end - 1) * ID_BLOCK + 1, end * ID_BLOCK))
 
 
 def erase(db: LedgerConnection, limit: int) -> bool:
