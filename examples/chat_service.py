@@ -6,22 +6,16 @@ Run it: ``python examples/chat_service.py``
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-from sessionledger import (
-    Message,
-    Run,
-    RunFinishedError,
-    SessionDeletedError,
-    SessionNotFoundError,
-    SessionStore,
-    open_store,
-)
+from sessionledger import Message, Run, RunFinishedError, SessionDeletedError, SessionNotFoundError, open_store
+from sessionledger import SessionStore as Store
 
 Model = Callable[[list[Message]], AsyncIterator[str]]  # takes the conversation so far, says the answer piece by piece
 Say = Callable[[str], None]  # hands a piece to whoever listens
+GONE = (RunFinishedError, SessionDeletedError, SessionNotFoundError)
 
 
 class ChatService:
-    def __init__(self, store: SessionStore, model: Model) -> None:
+    def __init__(self, store: Store, model: Model) -> None:
         self._store, self._model = store, model
         self._answers: dict[str, asyncio.Task[None]] = {}  # the latest of each chat
 
@@ -43,7 +37,7 @@ class ChatService:
                     recorder.partial(Message(role="assistant", content=said))  # stored if this is where it ends
                     say(piece)
                 await recorder.add(Message(role="assistant", content=said))
-        except (RunFinishedError, SessionDeletedError, SessionNotFoundError):
+        except GONE:
             pass  # another process has stopped it, or the chat was deleted: nobody wants the answer any more
 
     async def stop(self, chat: str) -> None:
@@ -73,22 +67,17 @@ async def parrot(history: list[Message]) -> AsyncIterator[str]:
         yield word + " "
 
 
-def show(piece: str) -> None:
-    print(piece, end="", flush=True)
-
-
 async def main() -> None:
     async with open_store("memory://") as store:
         service = ChatService(store, parrot)
-        await service.ask("chat", "Hello!", show)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(service.ask("chat", "Tell me a long story.", show))
-            await asyncio.sleep(0.25)
-            await service.stop("chat")
-        await service.regenerate("chat", show)
-        fork = await service.edit("chat", 3, "Tell me a short one.", show)
+        answer = asyncio.create_task(service.ask("chat", "Tell me a long story.", print))
+        await asyncio.sleep(0.25)
+        await service.stop("chat")
+        await answer
+        await service.regenerate("chat", print)
+        fork = await service.edit("chat", 1, "Tell me a short one.", print)
         for chat in ("chat", fork):
-            print(f"\n\n{chat}:", *[message.content async for message in store.history(chat)], sep="\n  ")
+            print(f"{chat}:", *[message.content async for message in store.history(chat)], sep="\n  ")
 
 
 if __name__ == "__main__":

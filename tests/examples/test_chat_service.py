@@ -179,4 +179,6 @@ async def test_a_model_that_fails_leaves_a_failed_run(store: SessionStore) -> No
 
 async def test_it_runs_as_a_program(capsys: pytest.CaptureFixture[str]) -> None:
     await chat_service.main()
-    assert "chat:\n  Hello!\n  That was message 1" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "chat:\n  Tell me a long story.\n  That was message 1, and you said: Tell me a long story. \n" in out
+    assert out.endswith(":\n  Tell me a short one.\n  That was message 1, and you said: Tell me a short one. \n")
