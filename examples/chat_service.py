@@ -17,12 +17,13 @@ GONE = (RunFinishedError, SessionDeletedError, SessionNotFoundError)
 class ChatService:
     def __init__(self, store: Store, model: Model) -> None:
         self._store, self._model = store, model
-        self._answers: dict[str, asyncio.Task[None]] = {}  # the latest of each chat
+        self._answers: dict[str, asyncio.Task[None]] = {}  # what is being said, by chat
 
     async def ask(self, chat: str, question: str, say: Say) -> None:
         """Return when the answer is complete or was stopped. It goes on when the listener leaves."""
         run = Run(session_id=chat, messages=[Message(role="user", content=question)])
         answer = self._answers[chat] = asyncio.create_task(self._answer(run, say))
+        answer.add_done_callback(lambda _: self._answers.pop(chat) if self._answers.get(chat) is answer else None)
         await asyncio.wait([answer])
         if not answer.cancelled():
             answer.result()

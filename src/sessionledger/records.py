@@ -235,7 +235,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     forked_at: int | None = None  #: the last position that it shares
     created_at: Time | None = None
     updated_at: Time | None = None
-    last_activity_at: Time | None = None  #: of the last append; never goes back
+    last_activity_at: Time | None = None  #: when a run was last appended or updated; never goes back
     deleted_at: Time | None = None
     version: int = 0  #: kept by the store, of the session's log: every commit adds one
     state_version: int = 0  #: kept by the store: every change of the session itself adds one
