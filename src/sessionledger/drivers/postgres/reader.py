@@ -1,0 +1,300 @@
+"""Reads: each is one statement, so that its head and its rows are of one instant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from sessionledger.drivers.postgres.tables import Tables
+from sessionledger.drivers.postgres.values import body_of, counters_of
+from sessionledger.drivers.relational import HEAD, HEADER, RUN, head_of, run_filters, session_filters
+from sessionledger.protocol.rows import (
+    FoundRuns,
+    HiddenQuery,
+    HiddenRow,
+    MessagePage,
+    MessageQuery,
+    MessageRow,
+    RunHeader,
+    RunPage,
+    RunQuery,
+    RunRow,
+    RunSearch,
+    SessionHeader,
+    SessionKey,
+    SessionPage,
+    SessionQuery,
+    SessionRow,
+    SwitchPage,
+    SwitchQuery,
+    SwitchRow,
+)
+
+__all__ = ["Reader"]
+
+_HEAD_COLUMNS = 20
+_decode_parts = msgspec.json.Decoder(list[tuple[str, str | None, bytes | None]]).decode
+_decode_place = msgspec.json.Decoder(tuple[int, int]).decode
+_make_run: Callable[..., RunRow] = RunRow
+_make_run_header: Callable[..., RunHeader] = RunHeader
+
+_THIS = "WHERE s.namespace = $1 AND s.session_id = $2"
+
+_SESSION = f"""
+SELECT {HEAD}, {HEADER}, h.packed{{state}}
+FROM {{sessions}} s JOIN {{session_headers}} h USING (session_key){{join}} {_THIS}
+"""
+
+#: One value of a kind for each message, so that a page is one row behind its head.
+_MESSAGES = f"""
+SELECT {HEAD}, m.*, r.* FROM {{sessions}} s
+LEFT JOIN LATERAL (
+  SELECT array_agg(message_id), array_agg(created_at), array_agg(body), array_agg(packed), array_agg(run_index),
+    array_agg(position), array_agg(run_seq) AS seqs, array_agg(revision), sum(size)
+  FROM (SELECT *, sum(size) OVER (ROWS UNBOUNDED PRECEDING) - size AS before FROM (%s) AS page) AS bounded
+  WHERE before < $4) AS m ON true
+LEFT JOIN LATERAL (
+  SELECT array_agg(d.seq), array_agg(n.run_id) FROM (SELECT DISTINCT unnest(m.seqs) AS seq) AS d
+  -- the limit keeps the planner, before the table is analysed, from reading all runs for each of these
+  CROSS JOIN LATERAL (
+    SELECT run_id FROM {{runs}} WHERE session_key = s.session_key AND seq = d.seq AND revision = 1 LIMIT 1) AS n
+) AS r ON true
+{_THIS}
+"""
+_COLUMNS = "message_id, created_at, body, packed, run_index, position, run_seq, revision, size"
+_OF_SESSION = f"SELECT {_COLUMNS} FROM {{message_rows}} WHERE session_key = s.session_key AND position BETWEEN"
+
+
+def _bounded(first: str, last: str, *, reverse: bool) -> str:
+    """The messages of a range, no more than are asked for: positions are dense, and the planner goes by the bounds."""
+    first, last = f"greatest({first}, coalesce(s.forked_at, 0) + 1)", f"least({last}, s.message_count)"
+    if reverse:
+        return f"{_OF_SESSION} greatest({first}, {last} - $3 + 1) AND {last} ORDER BY position DESC LIMIT $3"
+    return f"{_OF_SESSION} {first} AND least({last}, {first} + $3 - 1) ORDER BY position LIMIT $3"
+
+
+def _named(first: str, last: str, *, reverse: bool) -> str:
+    order = "DESC" if reverse else "ASC"
+    return f"{_OF_SESSION} {first} AND {last} AND message_id = $7 ORDER BY position {order} LIMIT $3"
+
+
+def _messages(ranges: int, *, reverse: bool, named: bool) -> str:
+    """The statement for a page of one range, or of several, one after the other."""
+    rows = _named if named else _bounded
+    if ranges == 1:
+        return _MESSAGES % rows("$5", "$6", reverse=reverse)
+    order = "DESC" if reverse else "ASC"
+    return _MESSAGES % (
+        "SELECT l.* FROM unnest($5::bigint[], $6::bigint[]) WITH ORDINALITY AS g (first, last, nth) "
+        f"CROSS JOIN LATERAL ({rows('g.first', 'g.last', reverse=reverse)}) AS l "
+        f"ORDER BY g.nth, l.position {order} LIMIT $3"
+    )
+
+
+#: What patches added to a run, and the body of one that was stored open: most runs have neither.
+_PATCHED = "(r.patch > 0 OR (r.body IS NULL AND r.packed IS NULL))"
+_OF_RUN = "session_key = r.session_key AND seq = r.seq AND revision = r.revision"
+_SEGMENTS = f"""
+LEFT JOIN LATERAL (
+  SELECT array_agg(first_position ORDER BY first_position) AS firsts,
+    array_agg(last_position ORDER BY first_position) AS lasts
+  FROM {{segments}} WHERE {_PATCHED} AND {_OF_RUN}) AS g ON true
+"""
+_PARTS = f"""
+LEFT JOIN LATERAL (
+  SELECT json_agg(json_build_array(name, body::text, encode(packed, 'base64')))::text AS parts FROM {{run_parts}}
+  WHERE {_PATCHED} AND {_OF_RUN}) AS p ON true
+"""
+_WITH_BODIES = "g.firsts, g.lasts, r.body, r.packed, p.parts"
+_WITHOUT_BODIES = "g.firsts, g.lasts"
+#: Bytes of a run's body, roughly: large ones are measured, because they may be compressed.
+_ROUGH_SIZE = """
+CASE WHEN pg_column_size(r.body) < 2000 THEN pg_column_size(r.body) ELSE coalesce(octet_length(r.body::text), 0) END
+"""
+_RUNS = f"""
+SELECT {HEAD}, l.* FROM {{sessions}} s LEFT JOIN LATERAL (
+  SELECT array_agg(part) FROM (
+    SELECT ROW({RUN}, %s) AS part, sum({_ROUGH_SIZE}) OVER (ROWS UNBOUNDED PRECEDING) - {_ROUGH_SIZE} AS before
+    FROM (SELECT * FROM {{runs}} r WHERE %sr.session_key = s.session_key AND r.seq BETWEEN $5 AND $6
+      ORDER BY r.seq %s, r.revision %s LIMIT $3) AS r%s) AS bounded
+  WHERE before < $4) AS l ON true
+{_THIS}
+"""
+
+_HIDDEN = f"""
+SELECT hide_id, first_position, last_position, first_run_seq, last_run_seq, revision, since, until, reach
+FROM {{hidden}} WHERE session_key = (SELECT s.session_key FROM {{sessions}} s {_THIS})
+  AND first_run_seq <= $3 AND last_run_seq >= $4 AND first_position <= $5 AND last_position >= $6
+"""
+_SWITCHES = f"""
+SELECT {HEAD}, l.* FROM {{sessions}} s LEFT JOIN LATERAL (
+  SELECT array_agg(ROW(switch_id, from_agent, to_agent, reason, packed, switched_at, version)) FROM (
+    SELECT * FROM {{agent_switches}} WHERE session_key = s.session_key AND version BETWEEN $4 AND $5
+    ORDER BY version %s LIMIT $3) AS page) AS l ON true
+{_THIS}
+"""
+
+_ORDER = {False: "ASC", True: "DESC"}
+
+
+class Reader:
+    """Statements of one store's tables, and the rows that they bring."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._texts: dict[Any, str] = {}
+
+    def _text(self, *parts: Any) -> str:
+        """A statement with the names of the tables; `parts` are its text and what stands at each %s."""
+        text = self._texts.get(parts)
+        if text is None:
+            text = self._texts[parts] = self._tables.named(parts[0] % parts[1:] if len(parts) > 1 else parts[0])
+        return text
+
+    async def session(self, db: asyncpg.Connection, key: SessionKey, state: bool) -> SessionRow | None:
+        text = _SESSION.replace("{state}", ", t.body, t.packed" if state else "").replace(
+            "{join}", " JOIN {session_states} t USING (session_key)" if state else ""
+        )
+        row = await db.fetchrow(self._text(text), key.namespace, key.session_id)
+        if row is None:
+            return None
+        header = _header_of(row)
+        stored = body_of(row[28], row[29]) if state else None
+        return SessionRow(head_of(row, key), header, stored, counters_of(row[19]))
+
+    async def sessions(self, db: asyncpg.Connection, query: SessionQuery) -> SessionPage:
+        where, values, order = session_filters(query)
+        text = (
+            f"SELECT {HEAD}, {HEADER}, h.packed, s.session_id FROM {{sessions}} s "
+            f"JOIN {{session_headers}} h USING (session_key) WHERE {where} ORDER BY {order} LIMIT ?"
+        )
+        rows = await db.fetch(self._text(_numbered(text)), *values, query.limit + 1)
+        found = [
+            SessionRow(head_of(row, SessionKey(query.namespace, row["session_id"])), _header_of(row), None, {})
+            for row in rows[: query.limit]
+        ]
+        return SessionPage(found, len(rows) > query.limit)
+
+    async def messages(self, db: asyncpg.Connection, query: MessageQuery) -> MessagePage:
+        first: Any
+        last: Any
+        if len(query.ranges) == 1:
+            first, last = query.ranges[0]
+        else:
+            first, last = [first for first, _ in query.ranges], [last for _, last in query.ranges]
+        text = self._text(_messages(len(query.ranges), reverse=query.reverse, named=query.message_id is not None))
+        values = () if query.message_id is None else (query.message_id,)
+        row = await db.fetchrow(text, *_key(query), query.limit + 1, query.max_bytes, first, last, *values)
+        if row is None:
+            return MessagePage(None, (), {}, False)
+        head = head_of(row, query.key)
+        columns = row[_HEAD_COLUMNS : _HEAD_COLUMNS + 8]
+        if head.erased or columns[0] is None:
+            return MessagePage(head, (), {}, False)
+        rows = [
+            MessageRow(message_id, created_at, body_of(body, packed), index, position, seq, revision)
+            for message_id, created_at, body, packed, index, position, seq, revision in zip(*columns, strict=True)
+        ]
+        more = len(rows) > query.limit or row[_HEAD_COLUMNS + 8] >= query.max_bytes
+        del rows[query.limit :]
+        run_ids = dict(zip(row[_HEAD_COLUMNS + 9] or (), row[_HEAD_COLUMNS + 10] or (), strict=True))
+        return MessagePage(head, rows, run_ids, more)
+
+    async def runs(self, db: asyncpg.Connection, query: RunQuery) -> RunPage:
+        order = _ORDER[query.reverse]
+        named, values = ("", ()) if query.run_id is None else ("r.run_id = $7 AND ", (query.run_id,))
+        columns, joins = (_WITH_BODIES, _SEGMENTS + _PARTS) if query.bodies else (_WITHOUT_BODIES, _SEGMENTS)
+        text = self._text(_RUNS, columns, named, order, order, joins)
+        bound = query.max_bytes if query.bodies else _UNBOUNDED
+        row = await db.fetchrow(text, *_key(query), query.limit + 1, bound, query.first_seq, query.last_seq, *values)
+        if row is None:
+            return RunPage(None, (), False)
+        head = head_of(row, query.key)
+        if head.erased:
+            return RunPage(head, (), False)
+        return RunPage(head, *_page(row[_HEAD_COLUMNS] or (), query))
+
+    async def find_runs(self, db: asyncpg.Connection, search: RunSearch) -> FoundRuns:
+        after = None if search.after is None else _decode_place(search.after)
+        conditions, values, order = run_filters(search, after)
+        newest = (
+            "r.revision = (SELECT max(n.revision) FROM {runs} n WHERE n.session_key = r.session_key AND n.seq = r.seq)"
+        )
+        text = (
+            f"SELECT {HEAD}, s.session_id, ROW({RUN}, {_WITH_BODIES}) AS run FROM {{runs}} r "
+            f"JOIN {{sessions}} s USING (session_key) {_SEGMENTS}{_PARTS} "
+            f"WHERE {' AND '.join([*conditions, newest])} ORDER BY {order} LIMIT ?"
+        )
+        rows = await db.fetch(self._text(_numbered(text)), *values, search.limit + 1)
+        found = []
+        for row in rows[: search.limit]:
+            run = _run_of(row["run"], bodies=True)
+            place = msgspec.json.encode((row[0], run.seq)).decode()
+            found.append((head_of(row, SessionKey(search.namespace, row["session_id"])), run, place))
+        return FoundRuns(found, len(rows) > search.limit)
+
+    async def hidden(self, db: asyncpg.Connection, query: HiddenQuery) -> list[HiddenRow]:
+        bounds = (query.runs[1], query.runs[0], query.positions[1], query.positions[0])
+        rows = await db.fetch(self._text(_HIDDEN), *_key(query), *bounds)
+        return [HiddenRow(row[0], row[1:3], row[3:5], *row[5:]) for row in rows]
+
+    async def switches(self, db: asyncpg.Connection, query: SwitchQuery) -> SwitchPage:
+        text = self._text(_SWITCHES, _ORDER[query.reverse])
+        row = await db.fetchrow(text, *_key(query), query.limit + 1, query.first_version, query.last_version)
+        if row is None:
+            return SwitchPage(None, (), False)
+        rows = row[_HEAD_COLUMNS] or ()
+        found = [
+            SwitchRow(
+                switch_id, from_agent, to_agent, None if reason is packed is None else body_of(reason, packed), *rest
+            )
+            for switch_id, from_agent, to_agent, reason, packed, *rest in rows[: query.limit]
+        ]
+        return SwitchPage(head_of(row, query.key), found, len(rows) > query.limit)
+
+
+_UNBOUNDED = 2**62
+
+
+def _key(query: MessageQuery | RunQuery | HiddenQuery | SwitchQuery) -> tuple[str, str]:
+    return query.key.namespace, query.key.session_id
+
+
+def _numbered(text: str) -> str:
+    """`?` as $1, $2 …"""
+    numbers = count(1)
+    return "".join(f"${next(numbers)}" if part == "?" else part for part in text.replace("?", "\0?\0").split("\0"))
+
+
+def _header_of(row: Sequence[Any]) -> SessionHeader:
+    """Of the columns behind a head's."""
+    return SessionHeader(*row[20:26], body_of(row[26], row[27]))
+
+
+def _page(rows: Sequence[Any], query: RunQuery) -> tuple[list[RunRow], bool]:
+    found: list[RunRow] = []
+    size = 0
+    for row in rows:
+        if len(found) == query.limit or size >= query.max_bytes:
+            return found, True
+        run = _run_of(row, bodies=query.bodies)
+        if query.bodies:
+            size += len(run.body) + sum(map(len, run.parts.values()))
+        found.append(run)
+    # the statement ends where bodies, measured roughly, reach the bound
+    return found, query.bodies and size >= query.max_bytes
+
+
+def _run_of(row: Sequence[Any], *, bodies: bool) -> RunRow:
+    """Of the columns of `RUN`, the segments, the body and the parts."""
+    segments = list(zip(row[19] or (), row[20] or (), strict=True))
+    header = _make_run_header(*row[13:19])
+    if not bodies:
+        return _make_run(*row[:13], segments, header, "", {})
+    parts = {name: body_of(text, packed) for name, text, packed in _decode_parts(row[23] or "[]")}
+    body = parts.pop("", None)
+    return _make_run(*row[:13], segments, header, body_of(row[21], row[22]) if body is None else body, parts)

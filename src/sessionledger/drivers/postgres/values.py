@@ -1,0 +1,46 @@
+"""Values as the tables hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from sessionledger.protocol.rows import Body
+
+__all__ = ["body_of", "columns_of_body", "counters_of", "json_of_counters", "maybe_body_of"]
+
+_encode = msgspec.json.Encoder().encode
+_decode_counters = msgspec.json.Decoder(dict[str, int]).decode
+
+
+def columns_of_body(body: Body) -> tuple[str | None, bytes | None]:
+    """JSON in a column that shows it, anything else in one of bytes."""
+    return (body, None) if isinstance(body, str) else (None, body)
+
+
+def body_of(text: str | None, packed: bytes | None) -> Body:
+    return text if text is not None else packed or b""
+
+
+def maybe_body_of(text: str | None, packed: bytes | None) -> Body | None:
+    return text if text is not None else packed
+
+
+def json_of_counters(counters: Mapping[str, int]) -> str:
+    """Of those that are not 0. jsonb, which adds them up, has no NUL: it is written as two characters."""
+    return _encode({_escaped(name): count for name, count in counters.items() if count}).decode()
+
+
+def counters_of(text: str) -> dict[str, int]:
+    counters: dict[str, int] = _decode_counters(text)
+    return {_unescaped(name): count for name, count in counters.items()} if "\\\\" in text else counters
+
+
+def _escaped(name: str) -> str:
+    return name.replace("\\", "\\\\").replace("\0", "\\0") if "\0" in name or "\\" in name else name
+
+
+def _unescaped(name: str) -> str:
+    parts = name.split("\\\\")
+    return "\\".join(part.replace("\\0", "\0") for part in parts)

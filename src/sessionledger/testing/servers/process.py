@@ -1,0 +1,114 @@
+"""One server process: started on a port of its own in a directory of its own, stopped, killed, paused."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+__all__ = ["Process", "ServerError", "free_port", "make_directory", "unprivileged_user"]
+
+_LAST_LINES = 12  #: of a log, that an error shows
+
+
+class ServerError(Exception):
+    """A test server cannot be had, or did not start."""
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def unprivileged_user() -> str | None:
+    """Whom to run a server as that refuses to be root; None when this process is not root."""
+    if os.geteuid() != 0:
+        return None
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in names else "nobody"
+
+
+def make_directory(prefix: str, user: str | None = None) -> Path:
+    """A temporary directory, short enough for the path of a socket."""
+    directory = Path(tempfile.mkdtemp(prefix=f"sl-{prefix}-"))
+    if user is not None:
+        shutil.chown(directory, user)
+    return directory
+
+
+class Process:
+    """A server that is run by one command. It is `start`ed again after `kill`, with the same data."""
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        directory: Path,
+        *,
+        ready: Callable[[], bool],
+        user: str | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
+    ) -> None:
+        self._command, self._directory, self._ready = [str(part) for part in command], directory, ready
+        self._user, self._stop_signal = user, stop_signal
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        return self._directory / "server.log"
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise ServerError(f"{self._command[0]} is not running: start it first")
+        return self._process.pid
+
+    def start(self, timeout: float = 60.0) -> None:
+        """Return when it answers; `timeout` in seconds."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._directory, user=self._user
+            )
+        end = time.monotonic() + timeout
+        while not self._ready():
+            if self._process.poll() is not None or time.monotonic() > end:
+                self.kill()
+                lines = self.log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
+                raise ServerError("\n".join([f"{self._command[0]} did not start:", *lines]))
+            time.sleep(0.02)
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """In good order; with force after `timeout` seconds."""
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.send_signal(self._stop_signal)
+            try:
+                self._process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._process.wait()
+        self._process = None
+
+    def kill(self) -> None:
+        """As kill -9 does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def pause(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
