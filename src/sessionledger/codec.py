@@ -40,7 +40,6 @@ __all__ = [
     "EMPTY",
     "RUN_PARTS",
     "body_of_run",
-    "encode_json",
     "from_micros",
     "header_of_run",
     "header_of_session",
@@ -106,10 +105,6 @@ _decode_message = msgspec.json.Decoder(Message).decode
 _decode_run = msgspec.json.Decoder(_RunBody).decode
 _decode_session = msgspec.json.Decoder(_SessionBody).decode
 _decode_dict = msgspec.json.Decoder(dict[str, Any]).decode
-
-
-def encode_json(value: Any) -> str:
-    return _encode(value).decode()
 
 
 def now_micros() -> int:
@@ -291,14 +286,18 @@ def add_usage(one: Usage, other: Usage) -> Usage:
 
 def run_from_row(row: RunRow, session_id: str, messages: Sequence[Message] = (), *, message_count: int = 0) -> Run:
     try:
-        body = _decode(_decode_run, row.body)
-        parts = {name: _decode_part(name, part) for name, part in row.parts.items()}
-    except (msgspec.DecodeError, TypeError, UnicodeError) as error:
+        return _run(row, session_id, messages, message_count)
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise DecodeError(
             f"run {row.run_id!r} of session {session_id!r} is damaged ({error}): restore it from a backup",
             session_id=session_id,
             run_seq=row.seq,
         ) from error
+
+
+def _run(row: RunRow, session_id: str, messages: Sequence[Message], message_count: int) -> Run:
+    body = _decode(_decode_run, row.body)
+    parts = {name: _decode_part(name, part) for name, part in row.parts.items()}
     header = row.header
     return Run(
         run_id=row.run_id,
@@ -360,20 +359,23 @@ def header_of_session(session: Session, at: int) -> SessionHeader:
 
 
 def session_from_row(row: SessionRow) -> Session:
-    head, header = row.head, row.header
     try:
-        body = _decode(_decode_session, header.body)
-        state = _decode(_decode_dict, row.state) if row.state is not None else {}
-        kind = SessionKind(header.kind)
-    except (msgspec.DecodeError, TypeError, ValueError) as error:
-        session_id = head.key.session_id
+        return _session(row)
+    except (OverflowError, TypeError, ValueError) as error:
+        session_id = row.head.key.session_id
         raise DecodeError(
             f"session {session_id!r} is damaged ({error}): restore it from a backup", session_id=session_id
         ) from error
+
+
+def _session(row: SessionRow) -> Session:
+    head, header = row.head, row.header
+    body = _decode(_decode_session, header.body)
+    state = _decode(_decode_dict, row.state) if row.state is not None else {}
     return Session(
         session_id=head.key.session_id,
         namespace=head.key.namespace,
-        kind=kind,
+        kind=SessionKind(header.kind),
         user_id=head.user_id,
         agent_id=header.agent_id,
         current_agent=header.current_agent,
