@@ -395,7 +395,8 @@ class Store:
             raise InvalidRecordError(
                 "runs without a session take no last, include_messages or seq: go on with a token, read each by get_run"
             )
-        over = msgspec.json.encode(search).decode()
+        # a place is in the driver's own words, which no other one reads
+        over = msgspec.json.encode((self._context.driver.info.name, search)).decode()
         if place is not None:
             search = msgspec.structs.replace(search, after=decode_token(place, "run-search", over, str))
         return PagedCursor(self._context, lambda: RunSearchWalk(self._context, search, over), page_size)

@@ -19,7 +19,16 @@ from sessionledger.digest import canonical
 from sessionledger.errors import InvalidRecordError
 from sessionledger.records import TOKEN_COUNTS, AgentSwitch, Message, Run, Session, ToolCall, Usage
 
-__all__ = ["MAX_DEPTH", "check_count", "check_id", "check_json", "checked_run", "checked_session", "checked_switch"]
+__all__ = [
+    "MAX_DEPTH",
+    "check_count",
+    "check_id",
+    "check_json",
+    "checked_run",
+    "checked_session",
+    "checked_switch",
+    "is_text",
+]
 
 MAX_DEPTH: Final = 100  #: of lists and dicts inside one another, in one field
 MAX_DIGITS: Final = 4300  #: of an integer: Python's own limit
@@ -305,6 +314,17 @@ def _leaf(item: Any, path: str) -> None:
         raise InvalidRecordError(
             f"{path} is of type {name}: use JSON values alone (text, numbers, lists, dicts)", path=path
         )
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is text that can be stored."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(value: str, path: str) -> None:

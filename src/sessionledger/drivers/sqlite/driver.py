@@ -13,9 +13,9 @@ import aiosqlite
 import anyio
 
 from sessionledger.drivers.sqlite import reader, writer
-from sessionledger.drivers.sqlite.connection import Command, LedgerConnection, connect, mapped, run
+from sessionledger.drivers.sqlite.connection import Command, LedgerConnection, connect, mapped, roll_back, run
 from sessionledger.drivers.statements import load_text
-from sessionledger.errors import DriverError, InvalidRecordError, SchemaTooNewError
+from sessionledger.errors import DecodeError, DriverError, InvalidRecordError, SchemaTooNewError
 from sessionledger.protocol.driver import PROTOCOL_VERSION, DriverInfo, StoreURL
 from sessionledger.protocol.rows import (
     Commit,
@@ -142,8 +142,8 @@ class SQLiteDriver:
             raise DriverError("the SQLite driver is not open: open it first", driver="sqlite")
         return await run(self._writer, command, *arguments)
 
-    async def commit(self, commits: Sequence[Commit]) -> Sequence[Outcome | DriverError]:
-        outcomes: Sequence[Outcome | DriverError] = await self._write(_COMMIT, commits)
+    async def commit(self, commits: Sequence[Commit]) -> Sequence[Outcome | DriverError | DecodeError]:
+        outcomes: Sequence[Outcome | DriverError | DecodeError] = await self._write(_COMMIT, commits)
         return outcomes
 
     async def erase(self, key: SessionKey, *, limit: int) -> bool:
@@ -203,8 +203,8 @@ def _upgrade(db: sqlite3.Connection) -> None:
     with suppress(sqlite3.OperationalError):
         if _stored_version(db) == SCHEMA_VERSION:
             return
-    db.execute("BEGIN IMMEDIATE")
     try:
+        db.execute("BEGIN IMMEDIATE")
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
             for statement in _statements(_SCHEMA):
                 db.execute(statement)
@@ -213,7 +213,7 @@ def _upgrade(db: sqlite3.Connection) -> None:
         _stored_version(db)
         db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        roll_back(db)
         raise
 
 

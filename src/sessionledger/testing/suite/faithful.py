@@ -361,6 +361,11 @@ class FaithfulTests(Bench):
                 await call
         await untouched(store)
 
+    async def test_a_message_is_not_found_by_what_is_no_id(self, store: Store) -> None:
+        await store.append(run("r1", "q"))
+        for bad in ("\ud800", "r1#\ud800", "a\0b", "", "r1#99", "x" * 5000):
+            assert await store.get_message("s", message_id=bad) is None
+
     @pytest.mark.parametrize(
         ("fields", "path"),
         [
