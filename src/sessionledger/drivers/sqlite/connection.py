@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 import aiosqlite
 
-from sessionledger.errors import DecodeError, DriverError, SessionLedgerError, StorageFullError, UnavailableError
+from sessionledger.errors import DecodeError, DriverError, SchemaTooNewError, StorageFullError, UnavailableError
 from sessionledger.protocol.rows import Head, SessionKey
 
 __all__ = [
@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_OURS = (DecodeError, DriverError, SchemaTooNewError)
 _CLOSED = {"Connection closed", "no active connection"}  #: aiosqlite's words for a connection that was closed
 
 
@@ -103,7 +104,7 @@ def roll_back(db: sqlite3.Connection) -> None:
 async def run(connection: aiosqlite.Connection, command: Command, *arguments: Any) -> Any:
     try:
         result = await connection.execute_fetchall(command, arguments)
-    except SessionLedgerError:
+    except _OURS:
         raise
     except Exception as error:
         raise error_of(error) from error
@@ -170,7 +171,7 @@ def mapped() -> Iterator[None]:
     """SQLite's errors as ours."""
     try:
         yield
-    except SessionLedgerError:
+    except _OURS:
         raise
     except Exception as error:
         raise error_of(error) from error
