@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec.structs import force_setattr, replace
 
+from sessionledger.digest import digest
 from sessionledger.errors import DecodeError
 from sessionledger.protocol.rows import (
     Body,
@@ -40,6 +41,7 @@ __all__ = [
     "EMPTY",
     "RUN_PARTS",
     "body_of_run",
+    "column_of_name",
     "from_micros",
     "header_of_run",
     "header_of_session",
@@ -63,7 +65,8 @@ T = TypeVar("T")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 EMPTY: Final = "{}"  #: the body of a session of which nothing more is known, and its state
-_MAX_COPY: Final = 256  #: characters of a text that is copied into a column
+_MAX_COPY: Final = 256  #: bytes of a text that is copied into a column
+_STAND_IN: Final = "\ufffc"  #: begins what stands in a column for a name that it cannot hold
 
 _encode = msgspec.json.Encoder().encode
 
@@ -85,7 +88,7 @@ class _RunBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class _SessionBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    name: str | None = None  #: where the column cannot hold it
+    name: str | None = None  #: where the column cannot hold it, and has another text
     summary: Any = None
     metadata: dict[str, Any] = {}
     extra: dict[str, Any] = {}
@@ -125,7 +128,9 @@ def _maybe(micros: int | None) -> datetime | None:
 
 def _copy(text: str | None) -> str | None:
     """A text for a column, or None where the column could not hold it exactly."""
-    return None if text is None or len(text) > _MAX_COPY or "\0" in text else text
+    if text is None or len(text) > _MAX_COPY or "\0" in text:
+        return None
+    return text if text.isascii() or len(text.encode()) <= _MAX_COPY else None
 
 
 # messages
@@ -339,8 +344,17 @@ def _decode_part(name: str, part: Body) -> Any:
 # sessions
 
 
+def column_of_name(name: str | None) -> str | None:
+    """A session's name as its column has it, and whoever looks for it: another text where the column could not hold it,
+    but one that no other name has.
+    """
+    if name is None or (_copy(name) is not None and not name.startswith(_STAND_IN)):
+        return name
+    return f"{_STAND_IN}{digest(name.encode()).hex()}"
+
+
 def header_of_session(session: Session, at: int) -> SessionHeader:
-    name = _copy(session.name)
+    name = column_of_name(session.name)
     body = _SessionBody(
         name=session.name if name != session.name else None,
         summary=session.summary,
@@ -379,7 +393,7 @@ def _session(row: SessionRow) -> Session:
         user_id=head.user_id,
         agent_id=header.agent_id,
         current_agent=header.current_agent,
-        name=header.name if header.name is not None else body.name,
+        name=header.name if body.name is None else body.name,
         state=state,
         summary=body.summary,
         metadata=body.metadata,

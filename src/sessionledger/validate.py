@@ -24,6 +24,7 @@ __all__ = [
     "check_count",
     "check_id",
     "check_json",
+    "check_text",
     "checked_run",
     "checked_session",
     "checked_switch",
@@ -316,13 +317,18 @@ def _leaf(item: Any, path: str) -> None:
         )
 
 
+def check_text(value: Any, path: str) -> None:
+    """An argument that is compared with text that is stored."""
+    if type(value) is not str:
+        raise InvalidRecordError(f"{path} is {_short(value)}: give text", path=path)
+    _text(value, path)
+
+
 def is_text(value: Any) -> bool:
     """Whether it is text that can be stored."""
-    if not isinstance(value, str):
-        return False
     try:
-        value.encode()
-    except UnicodeEncodeError:
+        check_text(value, "")
+    except InvalidRecordError:
         return False
     return True
 

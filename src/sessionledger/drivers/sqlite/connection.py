@@ -117,7 +117,6 @@ async def connect(path: str, *, busy_timeout: float) -> aiosqlite.Connection:
     async def open_file() -> aiosqlite.Connection:
         return await aiosqlite.connect(
             path,
-            uri=path.startswith("file:"),
             isolation_level=None,
             cached_statements=256,
             timeout=busy_timeout,
