@@ -67,6 +67,7 @@ class Context:
         self.background = Background()
         self._grouper = Grouper(driver, self.background, timeout)
         self._locks: OrderedDict[Hashable, anyio.Lock] = OrderedDict()
+        self._opening = anyio.Lock()
         self._pid: int | None = None
         self._loop: Any = None
 
@@ -76,6 +77,12 @@ class Context:
         if self._pid is not None:
             self.check()
             return
+        # whoever comes second finds it open, or opens it where the first could not
+        async with self._opening:
+            if self._pid is None:
+                await self._open(scoped=scoped)
+
+    async def _open(self, *, scoped: bool) -> None:
         await self.background.open(scoped=scoped, driver=self.driver.info.name)
         try:
             with Deadline(self.timeout, "is the storage reachable?"):
@@ -83,6 +90,8 @@ class Context:
         except BaseException:
             await self.background.close()
             raise
+        # what the one before has left unfinished is none of this one's
+        self._grouper = Grouper(self.driver, self.background, self.timeout)
         self._pid, self._loop = os.getpid(), _current_loop()
 
     async def close(self) -> None:
@@ -97,11 +106,12 @@ class Context:
                 await self._grouper.drain()
         finally:
             self._pid = None
-            self._grouper.close()
+            self._grouper.refuse()
             try:
                 with anyio.move_on_after(self.timeout, shield=True):
                     await self.driver.close()
             finally:
+                self._grouper.abandon()
                 await self.background.close()
 
     def check(self) -> None:

@@ -20,6 +20,7 @@ from sessionledger.reading import (
 from sessionledger.records import Message, Run, Session
 from sessionledger.refusals import not_found
 from sessionledger.retry import retried
+from sessionledger.validate import is_text
 
 __all__ = ["get_message", "get_run", "get_session", "live_session"]
 
@@ -80,8 +81,11 @@ async def _session_of(context: Context, scope: Scope, run_id: str) -> str | None
 
 
 async def get_message(context: Context, scope: Scope, session_id: str, message_id: str) -> Message | None:
+    if not is_text(message_id):
+        # no message has such an id, and no storage can be asked for it
+        return None
     view = await retried(lambda: _view(context, scope, session_id))
-    if view is None or not isinstance(message_id, str):
+    if view is None:
         return None
     given = await retried(lambda: _given(context, view, message_id))
     return given or await retried(lambda: _derived(context, view, message_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable
@@ -12,7 +13,17 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from sessionledger import DriverTimeoutError, Run, RunStatus, Session, SessionStore, open_store
+from sessionledger import (
+    DriverTimeoutError,
+    OutcomeUnknownError,
+    Run,
+    RunStatus,
+    Session,
+    SessionLedgerError,
+    SessionStore,
+    StoreClosedError,
+    open_store,
+)
 from sessionledger.drivers.memory import MemoryDriver
 from sessionledger.protocol.driver import Driver
 from sessionledger.registry import parse_url
@@ -165,6 +176,66 @@ async def test_closing_ends_in_time(hangs: str, driver: Hanging) -> None:
             if hangs == "commit":
                 tasks.start_soon(expect_timeout, store, run_of(0, 0))
                 await anyio.wait_all_tasks_blocked()
+
+
+async def outcome(work: Awaitable[Any], outcomes: list[str]) -> None:
+    try:
+        outcomes.append(repr(await work))
+    except SessionLedgerError as error:
+        outcomes.append(type(error).__name__)
+
+
+@pytest.mark.parametrize("hangs", [{"commit"}, {"commit", "close"}], ids=["commit", "close too"])
+async def test_a_close_that_is_cancelled_settles_what_waits(hangs: set[str], driver: Hanging) -> None:
+    """The commit that the driver has may be stored; those that wait for their turn are not."""
+    outcomes: list[str] = []
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            with anyio.move_on_after(TIMEOUT) as scope:
+                async with store_on(driver, 1.0) as store:
+                    driver.hangs = hangs
+                    for number in range(4):
+                        tasks.start_soon(outcome, store.append(run_of(0, number)), outcomes)
+                        await anyio.wait_all_tasks_blocked()
+            assert scope.cancelled_caught
+    sent = set(outcomes) - {"StoreClosedError"}
+    # where closing takes its time, the deadline of the commit itself may end first
+    assert sent == {"OutcomeUnknownError"} or (sent == {"DriverTimeoutError"} and "close" in hangs)
+    assert outcomes.count("StoreClosedError") == 3
+    driver.hangs = set()
+    async with store_on(driver, TIMEOUT) as store:
+        assert (await store.append(run_of(0, 0))).run_seq == 1
+
+
+async def test_a_cancelled_close_ends_a_recording_with_an_error_of_its_own(driver: Hanging) -> None:
+    outcomes: list[str] = []
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            with anyio.move_on_after(TIMEOUT):
+                async with store_on(driver, 2.0) as store:
+                    driver.hangs = {"commit"}
+                    tasks.start_soon(outcome, record(store), outcomes)
+                    await anyio.wait_all_tasks_blocked()
+    assert outcomes == ["OutcomeUnknownError"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_store_is_usable_after_its_close_was_cancelled(driver: Hanging) -> None:
+    store = await store_on(driver, 2.0).open()
+    driver.hangs = {"commit"}
+    appends = [asyncio.create_task(store.append(run_of(0, number))) for number in range(3)]
+    closing = asyncio.create_task(store.close())
+    # before the task that writes has begun
+    await asyncio.sleep(0)
+    closing.cancel()
+    with anyio.fail_after(10):
+        await asyncio.wait([closing, *appends])
+    assert all(isinstance(one.exception(), StoreClosedError | OutcomeUnknownError) for one in appends)
+    driver.hangs = set()
+    await store.open()
+    with anyio.fail_after(10):
+        assert (await store.append(run_of(0, 0))).run_seq == 1
+        await store.close()
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

@@ -20,7 +20,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import msgspec
 
-from sessionledger.errors import DriverError
+from sessionledger.errors import DecodeError, DriverError
 from sessionledger.protocol.rows import (
     Commit,
     FoundRuns,
@@ -109,12 +109,13 @@ class Driver(Protocol):
         """As `open` does; returns the version that is stored then."""
         ...
 
-    async def commit(self, commits: Sequence[Commit]) -> Sequence[Outcome | DriverError]:
+    async def commit(self, commits: Sequence[Commit]) -> Sequence[Outcome | DriverError | DecodeError]:
         """Write commits in this order, each succeeding or failing alone; an outcome for each, when all are durable.
 
         Commits of one session see those before them. `Commit` says what is judged, and in which order. Where the
-        storage itself fails one of them, a `DriverError` stands in the place of its outcome. When the call raises, any
-        of them may have been written, each wholly or not at all; the core sends them again.
+        storage itself fails one of them, a `DriverError` stands in the place of its outcome, a `DecodeError` where what
+        is stored of its session is damaged. When the call raises, any of them may have been written, each wholly or not
+        at all; the core sends them again.
         """
         ...
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from sessionledger.errors import DriverError
+from sessionledger.errors import DecodeError, DriverError
 from sessionledger.protocol.driver import Driver
 from sessionledger.protocol.rows import (
     FIRST,
@@ -219,7 +219,7 @@ async def send_group(driver: Driver, commits: Sequence[Commit]) -> list[Outcome]
     """Their outcomes; the storage itself must not fail one."""
     outcomes: list[Outcome] = []
     for outcome in await driver.commit(commits):
-        if isinstance(outcome, DriverError):
+        if isinstance(outcome, DriverError | DecodeError):
             raise outcome
         outcomes.append(outcome)
     assert len(outcomes) == len(commits)

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from sessionledger.drivers.statements import load_statements
+from sessionledger.errors import DecodeError
 from sessionledger.protocol.rows import (
     Body,
     ForkLink,
@@ -36,7 +37,20 @@ from sessionledger.protocol.rows import (
     SwitchRow,
 )
 
-__all__ = ["find_runs", "head_of", "hidden", "load_head", "messages", "runs", "session", "sessions", "switches"]
+__all__ = [
+    "decoded",
+    "find_runs",
+    "head_of",
+    "hidden",
+    "load_head",
+    "messages",
+    "runs",
+    "session",
+    "sessions",
+    "switches",
+]
+
+T = TypeVar("T")
 
 SQL = load_statements("sql/sqlite.sql")
 
@@ -101,13 +115,22 @@ def head_of(row: Sequence[Any], key: SessionKey) -> Head:
     return _make_head(key, *row[1:10], bool(row[10]), bool(row[11]), bool(row[12]), row[13], fork)
 
 
+def decoded(decode: Callable[[str], T], text: str, key: SessionKey) -> T:
+    """JSON of a session's rows; the error names the session."""
+    try:
+        return decode(text)
+    except (TypeError, ValueError) as error:
+        raise DecodeError(
+            f"session {key.session_id!r} is damaged ({error}): restore it from a backup", session_id=key.session_id
+        ) from error
+
+
 def session(db: sqlite3.Connection, key: SessionKey, state: bool) -> SessionRow | None:
     row = db.execute(_WITH_STATE if state else _WITHOUT_STATE, (key.namespace, key.session_id)).fetchone()
     if row is None:
         return None
-    return SessionRow(
-        head_of(row, key), SessionHeader(*row[20:27]), row[27] if state else None, _decode_counters(row[19])
-    )
+    counters = decoded(_decode_counters, row[19], key)
+    return SessionRow(head_of(row, key), SessionHeader(*row[20:27]), row[27] if state else None, counters)
 
 
 def sessions(db: sqlite3.Connection, query: SessionQuery) -> SessionPage:

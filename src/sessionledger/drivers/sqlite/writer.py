@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from sessionledger.drivers.sqlite.connection import LedgerConnection, StoredSession, error_of
-from sessionledger.drivers.sqlite.reader import ID_BLOCK, head_of, load_head
+from sessionledger.drivers.sqlite.connection import LedgerConnection, StoredSession, error_of, roll_back
+from sessionledger.drivers.sqlite.reader import ID_BLOCK, decoded, head_of, load_head
 from sessionledger.drivers.statements import load_statements
-from sessionledger.errors import DriverError
+from sessionledger.errors import DecodeError, DriverError
 from sessionledger.protocol.decide import (
     Decision,
     Known,
@@ -51,7 +51,6 @@ _ENVIRONMENT = frozenset(
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
         sqlite3.SQLITE_READONLY,
         sqlite3.SQLITE_CANTOPEN,
@@ -67,7 +66,7 @@ _decode_counters = msgspec.json.Decoder(dict[str, int]).decode
 _decode_receipts = msgspec.json.Decoder(tuple[RunReceipt, ...]).decode
 _encode = msgspec.json.Encoder().encode
 
-#: The tables of a session's content, for its erasure. `message_rows` alone has rowids.
+#: The tables of a session's content, for its erasure. `WITHOUT ROWID` tables among them have no rowid to name a row by.
 _CONTENT = (
     ("message_rows", "position"),
     ("message_ids", "message_id, position"),
@@ -81,20 +80,20 @@ _CONTENT = (
 )
 
 
-def commit_group(db: LedgerConnection, commits: Sequence[Commit]) -> list[Outcome | DriverError]:
-    """One transaction for all; if SQLite fails one of them, one for each."""
+def commit_group(db: LedgerConnection, commits: Sequence[Commit]) -> list[Outcome | DriverError | DecodeError]:
+    """One transaction for all; if it fails at one of them, one for each."""
     execute = db.statements.execute
     try:
         execute("BEGIN IMMEDIATE")
         _check_memory(db)
-        outcomes: list[Outcome | DriverError] = [_commit(db, commit) for commit in commits]
+        outcomes: list[Outcome | DriverError | DecodeError] = [_commit(db, commit) for commit in commits]
         _update_sessions(db)
         execute("COMMIT")
         return outcomes
     except BaseException as error:
-        if db.in_transaction:
-            execute("ROLLBACK")
+        # first of all: what was not written must not stay remembered, whatever becomes of the transaction
         db.memory.clear()
+        roll_back(db)
         if len(commits) > 1 and _concerns_one(error):
             return [outcome for commit in commits for outcome in _alone(db, commit)]
         if _code(error) == sqlite3.SQLITE_TOOBIG:
@@ -115,8 +114,8 @@ def _check_memory(db: LedgerConnection) -> None:
 
 
 def _concerns_one(error: BaseException) -> bool:
-    """Whether SQLite failed at what one commit brought, and not at the file, the disk or other processes."""
-    return isinstance(error, sqlite3.Error) and _code(error) not in _ENVIRONMENT
+    """Whether it failed at what one commit brought or found, and not at the file, the disk or other processes."""
+    return isinstance(error, Exception) and _code(error) not in _ENVIRONMENT
 
 
 def _code(error: BaseException) -> int | None:
@@ -124,14 +123,13 @@ def _code(error: BaseException) -> int | None:
     return None if code is None else code & 0xFF
 
 
-def _alone(db: LedgerConnection, commit: Commit) -> list[Outcome | DriverError]:
+def _alone(db: LedgerConnection, commit: Commit) -> list[Outcome | DriverError | DecodeError]:
     try:
         return commit_group(db, (commit,))
-    except sqlite3.Error as error:
+    except Exception as error:
         mapped = error_of(error)
-        if not isinstance(mapped, DriverError):
-            raise
-        mapped.__cause__ = error
+        if mapped is not error:
+            mapped.__cause__ = error
         return [mapped]
 
 
@@ -165,7 +163,7 @@ def _load_session(db: LedgerConnection, key: SessionKey) -> StoredSession | None
     row = load_head(db, key)
     if row is None:
         return None
-    stored = StoredSession(row[0], head_of(row, key), _decode_counters(row[_COUNTERS]))
+    stored = StoredSession(row[0], head_of(row, key), decoded(_decode_counters, row[_COUNTERS], key))
     db.memory.sessions[key] = stored
     return stored
 
@@ -194,7 +192,7 @@ def _known(db: LedgerConnection, commit: Commit, stored: StoredSession | None) -
             hides.add(change.hide_id)
     if not _puts(commit):
         row = execute(SQL["operation"], (key, commit.operation_id)).fetchone()
-        operation = None if row is None else StoredOperation(row[0], _decode_receipts(row[1]))
+        operation = None if row is None else StoredOperation(row[0], decoded(_decode_receipts, row[1], commit.key))
     return Known(head, operation, named, newest, frozenset(hides))
 
 
@@ -384,8 +382,8 @@ def _put_messages(db: LedgerConnection, key: int, rows: Sequence[MessageRow], re
 
 def erase(db: LedgerConnection, limit: int) -> bool:
     """Some rows of what was sealed, whichever session it was; True while there are more."""
-    db.execute("BEGIN IMMEDIATE")
     try:
+        db.execute("BEGIN IMMEDIATE")
         row = db.execute(SQL["erasures"]).fetchone()
         if row is not None:
             _erase_rows(db, row[0], limit)
@@ -393,7 +391,7 @@ def erase(db: LedgerConnection, limit: int) -> bool:
         db.execute("COMMIT")
         return more
     except BaseException:
-        db.execute("ROLLBACK")
+        roll_back(db)
         raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from sessionledger.errors import InvalidCursorError, InvalidRecordError
@@ -320,6 +321,17 @@ class CursorTests(Bench):
         await store.append(turn("r6"))
         assert await places(store.messages("s", after=cursor.token)) == [11, 12]
         assert await cursor.first() is None
+
+    async def test_a_search_takes_no_token_of_another_driver(self, store: Store, storage: Storage) -> None:
+        for number in range(3):
+            await store.append(run(f"r{number}", agent_id="a"))
+        driver = storage.driver()
+        driver.info = msgspec.structs.replace(driver.info, name="other")  # type: ignore[misc]
+        async with Store.on(driver) as other:
+            token = (await other.runs(agent_id="a", page_size=1).page()).next_token
+        assert token is not None
+        with pytest.raises(InvalidCursorError):
+            store.runs(agent_id="a", after=token)
 
     async def test_a_token_of_another_cursor_is_refused(self, store: Store) -> None:
         await ten_messages(store)
