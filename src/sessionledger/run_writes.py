@@ -88,8 +88,11 @@ class RunUpdate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _KnownRun(msgspec.Struct, frozen=True):
-    """An open run as this process left it: an update need not read it first. A wrong memory only costs one attempt."""
+    """An open run as this process left it: an update need not read it first. A wrong memory only costs one attempt:
+    the run is patched in this incarnation of its session, with this revision and number of patches, or not at all.
+    """
 
+    incarnation: int
     revision: int
     patch: int
     header: RunHeader
@@ -331,14 +334,14 @@ class RunWrites:
             attempt = 0
             while True:
                 patch, after = await self._plan(commit, update, self._known.pop(place, None))
-                outcome = await self._context.commit(replace(commit, changes=(patch,)))
+                outcome = await self._context.commit(replace(commit, changes=(patch,), incarnation=after.incarnation))
                 if isinstance(outcome, Committed):
                     if not outcome.replayed and not RunStatus(after.header.status).terminal:
                         self._remember(place, after)
                     return receipt_of(outcome.receipts[0], outcome)
-                if outcome.reason is not Reason.RUN_CHANGED:
+                if outcome.reason not in (Reason.RUN_CHANGED, Reason.INCARNATION):
                     raise error_of(outcome, commit)
-                if patch.expected_patch == _NEVER:
+                if outcome.reason is Reason.RUN_CHANGED and patch.expected_patch == _NEVER:
                     raise _status_refusal(after.header.status, session_id, update) or run_not_found(
                         session_id, update.run_id
                     )
@@ -357,8 +360,8 @@ class RunWrites:
         row, session_id = None, commit.key.session_id
         merges = update.metadata is not None or update.extra is not None
         if known is None or merges or _status_refusal(known.header.status, session_id, update) is not None:
-            row = await self._read_run(commit.key, update.run_id)
-            known = _known_of(row, session_id)
+            head, row = await self._read_run(commit.key, update.run_id)
+            known = _known_of(head, row)
         if _status_refusal(known.header.status, session_id, update) is not None:
             return PatchRun(update.run_id, known.revision, _NEVER, known.header, {}, (), {}), known
         fields = dict(update.fields)
@@ -369,7 +372,7 @@ class RunWrites:
                 fields[name] = {**getattr(run_from_row(row, session_id), name), **new}
         return _patch(update, known, fields, commit.at, copies=self._context.driver.info.message_copies)
 
-    async def _read_run(self, key: SessionKey, run_id: str) -> RunRow:
+    async def _read_run(self, key: SessionKey, run_id: str) -> tuple[Head, RunRow]:
         limits = self._context.limits
         query = RunQuery(key, 1, limits.bytes, run_id=run_id, reverse=True)
         page = await retried(lambda: self._context.driver.runs(query))
@@ -380,7 +383,7 @@ class RunWrites:
             raise deleted(key.session_id, erased=False)
         if not page.rows:
             raise run_not_found(key.session_id, run_id)
-        return page.rows[0]
+        return head, page.rows[0]
 
 
 def _receipts(outcome: Committed | Refused, commit: Commit) -> list[AppendReceipt]:
@@ -426,10 +429,10 @@ def _new(session: Session, at: int) -> NewSession:
     return NewSession(header_of_session(session, at), state_of(session), session.user_id, at)
 
 
-def _known_of(row: RunRow, session_id: str) -> _KnownRun:
-    run = run_from_row(row, session_id)
+def _known_of(head: Head, row: RunRow) -> _KnownRun:
+    run = run_from_row(row, head.key.session_id)
     count = sum(last - first + 1 for first, last in ((row.first_position, row.last_position), *row.segments))
-    return _KnownRun(row.revision, row.patch, row.header, run.usage, usage_is_sum(row), count)
+    return _KnownRun(head.incarnation, row.revision, row.patch, row.header, run.usage, usage_is_sum(row), count)
 
 
 def _status_refusal(status: str, session_id: str, update: RunUpdate) -> Exception | None:
@@ -485,4 +488,5 @@ def _patch(
         {name: count for name, count in counters.items() if count},
     )
     count = known.message_count + len(update.messages)
-    return patch, _KnownRun(known.revision, known.patch + 1, header, usage, summed, count)
+    after = replace(known, patch=known.patch + 1, header=header, usage=usage, summed=summed, message_count=count)
+    return patch, after
