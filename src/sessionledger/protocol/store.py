@@ -282,7 +282,9 @@ class SessionStore(Protocol):
         there are replays and the rest is stored. `state` merges its top-level keys into the session's state, and
         `switch` moves the word to another agent, in the same step; an append that is a replay as a whole changes
         neither. `revise=True` stores a new revision of a run that is there: it keeps the run's seq and its place in
-        `history`, its messages take new positions, and the old revision stays for audit.
+        `history`, its messages take new positions, and the old revision stays for audit. A revision that is stored with
+        an `operation_id` is recognised by it, whatever came after; without one, the content of the newest revision is a
+        replay as long as no update has changed that.
 
         `expected_version` is the version of the session's log (0: there is no session), judged after replays:
         `ConflictError`. `RunConflictError` when the run is there with another content; `RunNotFoundError` when there is
