@@ -15,6 +15,7 @@ from sessionledger.codec import (
     body_of_run,
     header_of_run,
     header_of_session,
+    message_count_of,
     parts_of_run,
     rows_of_messages,
     run_from_row,
@@ -417,8 +418,9 @@ def _new(session: Session, at: int) -> NewSession:
 
 def _known_of(head: Head, row: RunRow) -> _KnownRun:
     run = run_from_row(row, head.key.session_id)
-    count = sum(last - first + 1 for first, last in ((row.first_position, row.last_position), *row.segments))
-    return _KnownRun(head.incarnation, row.revision, row.patch, row.header, run.usage, usage_is_sum(row), count)
+    return _KnownRun(
+        head.incarnation, row.revision, row.patch, row.header, run.usage, usage_is_sum(row), message_count_of(row)
+    )
 
 
 def _status_refusal(status: str, session_id: str, update: RunUpdate) -> Exception | None:
