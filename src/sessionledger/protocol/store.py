@@ -127,7 +127,7 @@ class SessionStore(Protocol):
 
     `operation_id` names a write. A second write to the session with the same id returns what the first returned; with
     another content it raises `ConflictError`. An append is recognised by its run ids, which derive from the operation
-    id where they are not given.
+    id where they are not given; a revision by the id, where it is given.
 
     Ids are text of 1 to 256 bytes in UTF-8, without control characters; a namespace may be empty.
     """
@@ -321,7 +321,8 @@ class SessionStore(Protocol):
 
         A block that ends normally finishes it as completed; by cancellation as cancelled; by another exception as
         failed, with the exception as its `error`; the last two with the partial message. The finish is shielded from
-        cancellation. After a crash the run is there with every message that was acknowledged, status running.
+        cancellation. After a crash the run is there with every message that was acknowledged, status running. A run of
+        which it is not known whether it was stored, because the append timed out, is finished as failed if it was.
         """
         ...
 
