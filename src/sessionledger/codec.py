@@ -46,6 +46,7 @@ __all__ = [
     "header_of_run",
     "header_of_session",
     "link_of",
+    "message_count_of",
     "messages_from_rows",
     "now_micros",
     "parts_of_run",
@@ -329,6 +330,11 @@ def _run(row: RunRow, session_id: str, messages: Sequence[Message], message_coun
         revision=row.revision,
         message_count=message_count,
     )
+
+
+def message_count_of(row: RunRow) -> int:
+    """Of a revision as it is stored, whatever is hidden or behind the end of a view."""
+    return sum(last - first + 1 for first, last in ((row.first_position, row.last_position), *row.segments))
 
 
 def usage_is_sum(row: RunRow) -> bool:

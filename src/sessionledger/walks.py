@@ -8,7 +8,7 @@ from itertools import islice
 
 import msgspec
 
-from sessionledger.codec import run_from_row, session_from_row, switch_from_row, to_micros
+from sessionledger.codec import message_count_of, run_from_row, session_from_row, switch_from_row, to_micros
 from sessionledger.context import Context, Scope
 from sessionledger.lineage import View, resolve
 from sessionledger.protocol.rows import (
@@ -370,8 +370,7 @@ class RunSearchWalk:
         runs = []
         self._places = {}
         for head, row, place in found.rows:
-            count = sum(last - first + 1 for first, last in ((row.first_position, row.last_position), *row.segments))
-            runs.append(run_from_row(row, head.key.session_id, message_count=count))
+            runs.append(run_from_row(row, head.key.session_id, message_count=message_count_of(row)))
             self._places[head.key.session_id, row.run_id] = place
         self.done = not found.more
         if found.rows:

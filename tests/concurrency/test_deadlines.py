@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -49,6 +49,7 @@ class Hanging:
     def __init__(self, driver: Driver) -> None:
         self.driver, self.info = driver, driver.info
         self.hangs: set[str] = set()
+        self.hangs_once = False
         self.hung = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -58,11 +59,25 @@ class Hanging:
 
         async def call(*arguments: Any, **options: Any) -> Any:
             if name in self.hangs:
-                self.hung += 1
-                await anyio.sleep_forever()
+                await self.hang(name, method(*arguments, **options))
             return await method(*arguments, **options)
 
         return call
+
+    async def hang(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
+        work.close()
+        self.hung += 1
+        self.hangs -= {name} if self.hangs_once else set()
+        await anyio.sleep_forever()
+
+
+class Silent(Hanging):
+    """It does what it is asked for, and does not tell; once."""
+
+    async def hang(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
+        await work
+        self.hangs -= {name}
+        await anyio.sleep_forever()
 
 
 @pytest.fixture
@@ -146,6 +161,49 @@ async def test_a_session_is_usable_after_its_commit_hung(driver: Hanging) -> Non
 async def expect_timeout(store: SessionStore, run: Run) -> None:
     with pytest.raises(DriverTimeoutError):
         await store.append(run)
+
+
+@pytest.mark.parametrize("run_id", ["given", None])
+async def test_a_recording_whose_beginning_was_stored_in_silence_is_finished(run_id: str | None) -> None:
+    driver = Silent(MemoryDriver(parse_url("memory://")))
+    async with store_on(driver, TIMEOUT) as store:
+        driver.hangs = {"commit"}
+        with anyio.fail_after(10), pytest.raises(DriverTimeoutError):
+            async with store.recording(Run(run_id=run_id, session_id="s")):
+                raise AssertionError("the block must not run")
+        (run,) = await store.runs("s").collect()
+        assert run_id in (None, run.run_id)
+        assert (run.status, run.error["type"]) == (RunStatus.FAILED, "DriverTimeoutError")
+
+
+async def test_a_recording_that_is_cancelled_while_its_beginning_hangs_is_finished() -> None:
+    driver = Silent(MemoryDriver(parse_url("memory://")))
+    async with store_on(driver, TIMEOUT) as store:
+        driver.hangs = {"commit"}
+        with anyio.fail_after(10), anyio.move_on_after(TIMEOUT / 5) as scope:
+            async with store.recording(Run(session_id="s")):
+                raise AssertionError("the block must not run")
+        assert scope.cancelled_caught
+        assert [run.status async for run in store.runs("s")] == [RunStatus.CANCELLED]
+
+
+async def test_a_recording_whose_beginning_was_not_stored_leaves_nothing(driver: Hanging) -> None:
+    driver.hangs_once = True
+    async with store_on(driver, TIMEOUT) as store:
+        driver.hangs = {"commit"}
+        with anyio.fail_after(10), pytest.raises(DriverTimeoutError):
+            await record(store)
+        assert await store.get_session("s") is None
+        await record(store)
+        assert [run.status async for run in store.runs("s")] == [RunStatus.COMPLETED]
+
+
+async def test_a_recording_that_cannot_be_settled_tells_its_id(driver: Hanging) -> None:
+    async with store_on(driver, TIMEOUT) as store:
+        driver.hangs = {"commit"}
+        with anyio.fail_after(10), pytest.raises(DriverTimeoutError) as raised:
+            await record(store)
+        assert any("'recorded'" in note for note in raised.value.__notes__)
 
 
 async def test_a_timeout_inside_a_scope_of_the_caller_is_not_taken_for_its_own(driver: Hanging) -> None:

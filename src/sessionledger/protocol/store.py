@@ -127,7 +127,7 @@ class SessionStore(Protocol):
 
     `operation_id` names a write. A second write to the session with the same id returns what the first returned; with
     another content it raises `ConflictError`. An append is recognised by its run ids, which derive from the operation
-    id where they are not given.
+    id where they are not given; a revision by the id, where it is given.
 
     Ids are text of 1 to 256 bytes in UTF-8, without control characters; a namespace may be empty.
     """
@@ -282,7 +282,9 @@ class SessionStore(Protocol):
         there are replays and the rest is stored. `state` merges its top-level keys into the session's state, and
         `switch` moves the word to another agent, in the same step; an append that is a replay as a whole changes
         neither. `revise=True` stores a new revision of a run that is there: it keeps the run's seq and its place in
-        `history`, its messages take new positions, and the old revision stays for audit.
+        `history`, its messages take new positions, and the old revision stays for audit. A revision that is stored with
+        an `operation_id` is recognised by it, whatever came after; without one, the content of the newest revision is a
+        replay as long as no update has changed that.
 
         `expected_version` is the version of the session's log (0: there is no session), judged after replays:
         `ConflictError`. `RunConflictError` when the run is there with another content; `RunNotFoundError` when there is
@@ -319,7 +321,8 @@ class SessionStore(Protocol):
 
         A block that ends normally finishes it as completed; by cancellation as cancelled; by another exception as
         failed, with the exception as its `error`; the last two with the partial message. The finish is shielded from
-        cancellation. After a crash the run is there with every message that was acknowledged, status running.
+        cancellation. After a crash the run is there with every message that was acknowledged, status running. A run of
+        which it is not known whether it was stored, because the append timed out, is finished as failed if it was.
         """
         ...
 
