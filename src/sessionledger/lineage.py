@@ -168,10 +168,12 @@ class Hiding:
     ) -> Hiding:
         """Of the layer itself and of those above it, which may hide what they inherited."""
         found: list[tuple[HiddenRow, Layer]] = []
-        for layer in view.layers[index:]:
+        for place, layer in enumerate(view.layers[index:], index):
             if layer.has_hidden:
-                rows = await context.driver.hidden(HiddenQuery(layer.key, positions, runs))
-                found += [(row, layer) for row in rows]
+                page = await context.driver.hidden(HiddenQuery(layer.key, positions, runs))
+                # a session that was erased since its messages were read hides nothing any more
+                watch(view, place, page.head)
+                found += [(row, layer) for row in page.rows]
         return cls(found)
 
     @classmethod

@@ -264,6 +264,7 @@ async def revisions(context: Context, view: View, index: int, run_id: str) -> li
     query = RunQuery(layer.key, context.limits.rows, context.limits.bytes, run_id=run_id)
     while True:
         page = await context.driver.runs(query)
+        watch(view, index, page.head)
         rows += [row for row in page.rows if layer.knows(row) and row.revision > (rows[-1].revision if rows else 0)]
         if not page.more:
             return rows

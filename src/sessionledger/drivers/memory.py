@@ -30,6 +30,7 @@ from sessionledger.protocol.rows import (
     Committed,
     FoundRuns,
     Head,
+    HiddenPage,
     HiddenQuery,
     HiddenRow,
     MessagePage,
@@ -239,14 +240,15 @@ class MemoryDriver:
         base = log.head.fork.run_seq if log.head.fork else 0
         return MessagePage(log.head, rows, {row.run_seq: log.order[row.run_seq - base - 1] for row in rows}, more)
 
-    async def hidden(self, query: HiddenQuery) -> Sequence[HiddenRow]:
+    async def hidden(self, query: HiddenQuery) -> HiddenPage:
         await self._turn()
         log = self._storage.logs.get(query.key)
         if log is None:
-            return ()
-        return [
+            return HiddenPage(None, ())
+        rows = [
             row for row in log.hidden if _overlap(row.positions, query.positions) and _overlap(row.runs, query.runs)
         ]
+        return HiddenPage(log.head, rows)
 
     async def switches(self, query: SwitchQuery) -> SwitchPage:
         await self._turn()

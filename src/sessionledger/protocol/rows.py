@@ -24,6 +24,7 @@ __all__ = [
     "ForkLink",
     "FoundRuns",
     "Head",
+    "HiddenPage",
     "HiddenQuery",
     "HiddenRow",
     "Hide",
@@ -496,6 +497,11 @@ class HiddenQuery(Row, frozen=True):
     key: SessionKey
     positions: tuple[int, int]
     runs: tuple[int, int]
+
+
+class HiddenPage(Row, frozen=True):
+    head: Head | None
+    rows: Sequence[HiddenRow]
 
 
 class SwitchQuery(Row, frozen=True):

@@ -16,6 +16,7 @@ from sessionledger.protocol.rows import (
     ForkLink,
     FoundRuns,
     Head,
+    HiddenPage,
     HiddenQuery,
     HiddenRow,
     MessagePage,
@@ -318,10 +319,17 @@ def _found(db: sqlite3.Connection, namespace: str, row: Sequence[Any]) -> tuple[
     return head, run, msgspec.json.encode((row[21], run.seq)).decode()
 
 
-def hidden(db: sqlite3.Connection, query: HiddenQuery) -> list[HiddenRow]:
+def hidden(db: sqlite3.Connection, query: HiddenQuery) -> HiddenPage:
     bounds = (query.runs[1], query.runs[0], query.positions[1], query.positions[0])
-    rows = db.execute(SQL["hidden"], (query.key.namespace, query.key.session_id, *bounds)).fetchall()
-    return [HiddenRow(row[0], row[1:3], row[3:5], *row[5:]) for row in rows]
+    with _OneInstant(db):
+        row = load_head(db, query.key)
+        if row is None:
+            return HiddenPage(None, ())
+        head = head_of(row, query.key)
+        if head.erased:
+            return HiddenPage(head, ())
+        rows = db.execute(SQL["hidden"], (row[0], *bounds)).fetchall()
+    return HiddenPage(head, [HiddenRow(row[0], row[1:3], row[3:5], *row[5:]) for row in rows])
 
 
 def switches(db: sqlite3.Connection, query: SwitchQuery) -> SwitchPage:
