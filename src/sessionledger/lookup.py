@@ -70,11 +70,16 @@ async def get_run(
 
 
 async def _session_of(context: Context, scope: Scope, run_id: str) -> str | None:
-    search = RunSearch(scope.namespace, _MANY_SESSIONS, scope.user_id, run_id)
-    found = await context.driver.find_runs(search)
-    sessions = [head.key.session_id for head, _, _ in found.rows]
+    sessions, more, after = list[str](), True, None
+    while more and len(sessions) < _MANY_SESSIONS:
+        many, size = _MANY_SESSIONS - len(sessions), context.limits.bytes
+        found = await context.driver.find_runs(
+            RunSearch(scope.namespace, many, size, scope.user_id, run_id, after=after)
+        )
+        sessions += [head.key.session_id for head, _, _ in found.rows]
+        more, after = found.more, found.rows[-1][2] if found.rows else after
     if len(sessions) > 1:
-        names = ", ".join(map(repr, sessions)) + (" …" if found.more else "")
+        names = ", ".join(map(repr, sessions)) + (" …" if more else "")
         raise ConflictError(f"run_id {run_id!r} is in the sessions {names}: name one of them", sessions=sessions)
     return sessions[0] if sessions else None
 

@@ -14,8 +14,10 @@ from sessionledger.lineage import View, resolve
 from sessionledger.protocol.rows import (
     FIRST,
     LAST,
+    Head,
     MessageQuery,
     Place,
+    RunRow,
     RunSearch,
     SessionPage,
     SessionQuery,
@@ -365,18 +367,20 @@ class RunSearchWalk:
     async def fetch(self, want: int) -> Sequence[Run]:
         if self.done:
             return ()
-        search = replace(self._search, limit=want)
+        search = replace(self._search, limit=want, max_bytes=self._context.limits.bytes)
         found = await retried(lambda: self._context.driver.find_runs(search))
-        runs = []
-        self._places = {}
-        for head, row, place in found.rows:
-            count = sum(last - first + 1 for first, last in ((row.first_position, row.last_position), *row.segments))
-            runs.append(run_from_row(row, head.key.session_id, message_count=count))
-            self._places[head.key.session_id, row.run_id] = place
+        runs = [self._run(head, row) for head, row, _ in found.rows]
+        # the item that was handed out last may be that of the page before
+        self._places = dict(list(self._places.items())[-1:])
+        self._places.update({(head.key.session_id, row.run_id): place for head, row, place in found.rows})
         self.done = not found.more
         if found.rows:
             self._search = replace(self._search, after=found.rows[-1][2])
         return runs
+
+    def _run(self, head: Head, row: RunRow) -> Run:
+        count = sum(last - first + 1 for first, last in ((row.first_position, row.last_position), *row.segments))
+        return run_from_row(row, head.key.session_id, message_count=count)
 
 
 class SwitchWalk:

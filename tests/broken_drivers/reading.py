@@ -69,6 +69,13 @@ class IgnoresTheBytesOfRuns(Flawed):
         return await super().runs(replace(query, max_bytes=MUCH))
 
 
+class IgnoresTheBytesOfASearch(Flawed):
+    caught_by = "test_a_page_of_found_runs_ends_with_its_bytes"
+
+    async def find_runs(self, search: RunSearch) -> FoundRuns:
+        return await super().find_runs(replace(search, max_bytes=MUCH))
+
+
 class CountsNoPartsAsBytes(Flawed):
     caught_by = "test_parts_count_as_bytes_of_a_run"
 

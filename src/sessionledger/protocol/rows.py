@@ -447,11 +447,13 @@ class RunPage(Row, frozen=True):
 class RunSearch(Row, frozen=True):
     """The newest revision of runs of all sessions that are not deleted, in an order that stays; by at least one filter.
 
-    `owner` is the session's user; the other filters are the run's. `after` is a place that an earlier page gave.
+    `owner` is the session's user; the other filters are the run's. `after` is a place that an earlier page gave. A page
+    ends after `limit` rows, or with the row that brings bodies and parts to `max_bytes`.
     """
 
     namespace: str
     limit: int
+    max_bytes: int
     owner: str | None = None
     run_id: str | None = None
     statuses: Sequence[str] | None = None

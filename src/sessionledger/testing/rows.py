@@ -280,7 +280,7 @@ async def all_sessions(driver: Driver, *, limit: int = 1000, **fields: Any) -> l
 
 async def find_all_runs(driver: Driver, *, limit: int = 1000, **fields: Any) -> list[tuple[Head, RunRow]]:
     """Page by page."""
-    search = RunSearch(**{"namespace": "", "limit": limit, **fields})
+    search = RunSearch(**{"namespace": "", "limit": limit, "max_bytes": MANY_BYTES, **fields})
     found: list[tuple[Head, RunRow]] = []
     while True:
         page = await driver.find_runs(search)

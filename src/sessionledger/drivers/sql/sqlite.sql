@@ -112,6 +112,9 @@ WHERE session_key = ? AND position BETWEEN ? AND ? AND message_id IS NOT NULL OR
 -- insert_participant
 INSERT OR IGNORE INTO participants VALUES (?, ?, ?)
 
+-- run_body
+SELECT body FROM runs WHERE session_key = ? AND seq = ? AND revision = ?
+
 -- run_ids
 SELECT seq, run_id FROM runs WHERE session_key = ? AND seq BETWEEN ? AND ? AND revision = 1
 

@@ -206,6 +206,19 @@ class CursorTests(Bench):
                 break
         assert walked == whole
 
+    @pytest.mark.parametrize(("rows", "size"), [(2, 1 << 20), (500, 10)])
+    async def test_a_search_that_is_read_in_small_pieces_goes_on_from_its_token(
+        self, store: Store, rows: int, size: int
+    ) -> None:
+        await store.append([run(f"r{number}", agent_id="x", output="x" * 20) for number in range(7)])
+        small_pages(store, rows=rows, size=size)
+        walked: list[str | None] = []
+        page = await store.runs(agent_id="x", page_size=2).page()
+        while page.next_token is not None:
+            walked += [one.run_id for one in page.items]
+            page = await store.runs(agent_id="x", page_size=2, after=page.next_token).page()
+        assert [*walked, *(one.run_id for one in page.items)] == [f"r{number}" for number in range(7)]
+
     @pytest.mark.parametrize(
         "arguments",
         [{}, {"last": 1, "agent_id": "x"}, {"agent_id": "x", "after": 3}, {"agent_id": "x", "include_messages": True}],
@@ -375,6 +388,16 @@ class CursorTests(Bench):
         assert [len(one.content) async for one in store.messages("s", reverse=True)] == sizes[::-1]
         assert [len(one.content) async for one in store.messages("s", last=3)] == sizes[-3:]
         assert [len(one.content) async for one in store.history("s")] == sizes
+
+    async def test_runs_are_bounded_by_bytes(self, store: Store) -> None:
+        small_pages(store, rows=500, size=1_000)
+        sizes = [1, 2_000, 1, 500, 500, 500, 1, 3_000]
+        outputs = ["x" * size for size in sizes]
+        await store.append([run(f"r{n}", output=output, agent_id="x") for n, output in enumerate(outputs)])
+        assert [one.output async for one in store.runs("s")] == outputs
+        assert [one.output async for one in store.runs("s", reverse=True)] == outputs[::-1]
+        assert [one.output async for one in store.runs("s", last=3)] == outputs[-3:]
+        assert [one.output async for one in store.runs(agent_id="x")] == outputs
 
     async def test_a_page_may_be_larger_than_one_fetch(self, store: Store) -> None:
         small_pages(store, rows=3)

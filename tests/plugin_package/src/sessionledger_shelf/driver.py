@@ -136,8 +136,8 @@ class ShelfDriver:
         places = [place for place, _, _ in found]
         if search.after is not None:
             found = found[places.index(search.after) + 1 :] if search.after in places else []
-        rows = [(book.head, row, place) for place, book, row in found[: search.limit]]
-        return FoundRuns(rows, len(found) > search.limit)
+        page, more = _page(found, search.limit, search.max_bytes, lambda item: _run_size(item[2]))
+        return FoundRuns([(book.head, row, place) for place, book, row in page], more)
 
     async def messages(self, query: MessageQuery) -> MessagePage:
         book = await self._work(self._shelf.load, query.key)
