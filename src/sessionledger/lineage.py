@@ -87,13 +87,8 @@ class View(msgspec.Struct, frozen=True):
     def own(self) -> Layer:
         return self.layers[-1]
 
-    def of_position(self, position: int) -> int:
-        """The index of the layer that has it; positions behind the end are the last one's."""
-        return next(
-            (index for index, layer in enumerate(self.layers) if position <= layer.last_position), len(self.layers) - 1
-        )
-
     def of_seq(self, seq: int) -> int:
+        """The index of the layer that has it; seqs behind the end are the last one's."""
         return next((index for index, layer in enumerate(self.layers) if seq <= layer.last_seq), len(self.layers) - 1)
 
 
