@@ -24,7 +24,7 @@ from sessionledger.protocol.rows import (
     SessionKey,
 )
 
-__all__ = ["Hiding", "Layer", "View", "resolve", "watch"]
+__all__ = ["Hiding", "Layer", "View", "resolve", "watch", "watch_session"]
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -134,11 +134,16 @@ def watch(view: View, index: int, head: Head | None) -> None:
     """
     layer = view.layers[index]
     own = index == len(view.layers) - 1
-    gone = head is None or head.erased or head.incarnation != layer.incarnation
-    if gone or (own and head is not None and head.deleted_at is not None):
-        session_id = layer.key.session_id
+    watch_session(layer.key, layer.incarnation, head, deleted=not own)
+
+
+def watch_session(key: SessionKey, incarnation: int, head: Head | None, *, deleted: bool = False) -> None:
+    """The same of one session, whatever it shares; `deleted`: it may be softly deleted."""
+    gone = head is None or head.erased or head.incarnation != incarnation
+    if gone or (not deleted and head is not None and head.deleted_at is not None):
         raise SessionDeletedError(
-            f"session {session_id!r} was deleted while a cursor walked over it: begin again", session_id=session_id
+            f"session {key.session_id!r} was deleted while a cursor walked over it: begin again",
+            session_id=key.session_id,
         )
 
 

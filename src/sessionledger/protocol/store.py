@@ -420,9 +420,9 @@ class SessionStore(Protocol):
         """What belongs into a model's context, oldest first.
 
         The visible messages of top-level runs (with `nested`, of all) of those statuses, each run's messages together,
-        from the last message of kind "summary" on. Never a tool call without its result, nor a result without its call:
-        those of `tool_calls` and `tool_call_id`, for a structured content that holds calls in a dialect of its own is
-        not looked into. `for_run` is the view of a run that goes on: what was before it, and itself whatever its status.
+        from the last message of kind "summary" on. Never a tool call without its result, nor a result without its call;
+        calls that a structured content holds in a dialect of its own, not in `tool_calls`, are not looked for.
+        `for_run` is the view of a run that goes on: what was before it, and itself whatever its status.
         """
         ...
 

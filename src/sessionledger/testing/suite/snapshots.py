@@ -11,7 +11,7 @@ import pytest
 
 from sessionledger.errors import SessionDeletedError
 from sessionledger.protocol.store import Cursor
-from sessionledger.records import Session
+from sessionledger.records import AgentSwitch, Session
 from sessionledger.store import Store
 from sessionledger.testing.builders import ask, run, texts, turn
 from sessionledger.testing.suite.bench import Bench, interrupt, small_pages
@@ -72,6 +72,12 @@ DELETIONS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "made again": _make_again,
     "forked again": _fork_again,
 }
+
+
+async def _switch(store: Store, agents: str) -> None:
+    for agent in agents:
+        await store.append(run(f"to {agent}", "x"), switch=AgentSwitch(to_agent=agent))
+
 
 WALKS: dict[str, Callable[[Store], Cursor[Any]]] = {
     "messages": lambda store: store.messages("s", page_size=2),
@@ -136,6 +142,33 @@ class SnapshotTests(Bench):
         cursor = WALKS[walk](store)
         assert await cursor.first() is not None
         await DELETIONS[how](store)
+        with pytest.raises(SessionDeletedError) as raised:
+            await cursor.collect()
+        assert raised.value.session_id == "s"
+
+    @pytest.mark.parametrize("last", [None, 3])
+    async def test_switches_that_are_walked_over_stay_as_they_were(self, store: Store, last: int | None) -> None:
+        await _switch(store, "abcde")
+        small_pages(store, rows=1)
+        cursor = store.switches("s", last=last)
+        walked = [await cursor.first()]
+        await _switch(store, "xyz")
+        await store.retract("s", last_runs=5)
+        walked += await cursor.collect()
+        assert "".join(one.to_agent for one in walked if one is not None) == "abcde"[-(last or 5) :]
+
+    @pytest.mark.parametrize("last", [None, 3])
+    @pytest.mark.parametrize("how", DELETIONS)
+    async def test_a_session_that_is_deleted_under_a_walk_over_its_switches_is_an_error(
+        self, store: Store, how: str, last: int | None
+    ) -> None:
+        await _switch(store, "abcde")
+        small_pages(store, rows=1)
+        cursor = store.switches("s", last=last)
+        assert await cursor.first() is not None
+        await DELETIONS[how](store)
+        if how.endswith("again"):
+            await _switch(store, "uvwxyz")
         with pytest.raises(SessionDeletedError) as raised:
             await cursor.collect()
         assert raised.value.session_id == "s"

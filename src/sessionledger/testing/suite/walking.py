@@ -417,5 +417,7 @@ class CursorTests(Bench):
         assert first is not None
         assert [first.to_agent, *(one.to_agent for one in rest)] == ["a0", "a1", "a2", "a3", "a4"]
         assert [one.to_agent for one in await store.switches("s", last=2).collect()] == ["a4", "a5"]
-        assert [one.to_agent for one in await store.switches("s", last=9).collect()] == [f"a{n}" for n in range(6)]
+        for last in (3, 4, 5, 6, 9, 2**63, 2**70):
+            expected = [f"a{n}" for n in range(6)][-min(last, 6) :]
+            assert [one.to_agent for one in await store.switches("s", last=last).collect()] == expected
         assert await store.switches("s", last=0).collect() == []
