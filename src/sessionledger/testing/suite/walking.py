@@ -286,6 +286,23 @@ class CursorTests(Bench):
             page = await cursor.page()
             assert (list(page.items), page.next_token) == ([], None)
 
+    async def test_pages_of_what_has_no_places_say_whether_there_is_more(self, store: Store) -> None:
+        await ten_messages(store)
+        for number in range(5):
+            await store.append(run(f"w{number}"), switch=AgentSwitch(to_agent=f"a{number}"))
+        small_pages(store, rows=2)
+        cursors: list[Cursor[Any]] = [store.history("s", page_size=4), store.switches("s")]
+        for cursor, expected in zip(cursors, ([4, 4, 2], [2, 2, 1]), strict=True):
+            sizes = []
+            more: str | None = ""
+            while more is not None:
+                page = await cursor.page()
+                sizes.append(len(page.items))
+                more = page.next_token
+            assert sizes == expected
+            with pytest.raises(InvalidCursorError):
+                await store.messages("s", after=cursor.token).collect()
+
     # tokens
 
     @pytest.mark.parametrize("size", [1, 2, 3, 7])
