@@ -349,6 +349,7 @@ class Store:
         search = RunSearch(
             self._scope.namespace,
             0,
+            0,
             self._scope.user_id,
             None,
             None if statuses is None else sorted(statuses),

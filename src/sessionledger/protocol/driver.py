@@ -24,8 +24,8 @@ from sessionledger.errors import DecodeError, DriverError
 from sessionledger.protocol.rows import (
     Commit,
     FoundRuns,
+    HiddenPage,
     HiddenQuery,
-    HiddenRow,
     MessagePage,
     MessageQuery,
     Outcome,
@@ -135,7 +135,7 @@ class Driver(Protocol):
         """The first row must be found in O(log n)."""
         ...
 
-    async def hidden(self, query: HiddenQuery) -> Sequence[HiddenRow]: ...
+    async def hidden(self, query: HiddenQuery) -> HiddenPage: ...
 
     async def switches(self, query: SwitchQuery) -> SwitchPage: ...
 

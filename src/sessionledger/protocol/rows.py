@@ -24,6 +24,7 @@ __all__ = [
     "ForkLink",
     "FoundRuns",
     "Head",
+    "HiddenPage",
     "HiddenQuery",
     "HiddenRow",
     "Hide",
@@ -446,11 +447,13 @@ class RunPage(Row, frozen=True):
 class RunSearch(Row, frozen=True):
     """The newest revision of runs of all sessions that are not deleted, in an order that stays; by at least one filter.
 
-    `owner` is the session's user; the other filters are the run's. `after` is a place that an earlier page gave.
+    `owner` is the session's user; the other filters are the run's. `after` is a place that an earlier page gave. A page
+    ends after `limit` rows, or with the row that brings bodies and parts to `max_bytes`.
     """
 
     namespace: str
     limit: int
+    max_bytes: int
     owner: str | None = None
     run_id: str | None = None
     statuses: Sequence[str] | None = None
@@ -496,6 +499,11 @@ class HiddenQuery(Row, frozen=True):
     key: SessionKey
     positions: tuple[int, int]
     runs: tuple[int, int]
+
+
+class HiddenPage(Row, frozen=True):
+    head: Head | None
+    rows: Sequence[HiddenRow]
 
 
 class SwitchQuery(Row, frozen=True):

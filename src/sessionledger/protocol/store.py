@@ -44,7 +44,7 @@ UNSET = Unset()
 class Cursor(Protocol[T]):
     """A lazy read: nothing is fetched before the first item is asked for.
 
-    A cursor of one session's messages or runs fixes the session's head at its first fetch: what is appended, revised or
+    A cursor of one session's messages, runs or switches fixes its head at its first fetch: what is appended, revised or
     retracted later does not change a walk that has begun (a run's status is read as it is). It pages by key, holds no
     connection, transaction or server cursor between pages, and at most two pages in memory. A cursor is read by one
     task.
@@ -56,7 +56,10 @@ class Cursor(Protocol[T]):
     def __aiter__(self) -> AsyncIterator[T]: ...
 
     async def page(self) -> Page[T]:
-        """The next page; its `next_token` is None when there is no more. Behind the end: a page without items."""
+        """The next page; its `next_token` is None when there is no more. Behind the end: a page without items.
+
+        Of `history` and `switches`, `next_token` says no more than that: see `token`.
+        """
         ...
 
     async def collect(self) -> list[T]:
@@ -76,6 +79,7 @@ class Cursor(Protocol[T]):
         """The place behind the last item handed out, for `after=` (or `before=` of a reverse cursor) in any process.
 
         None before the first item. It is a place, not a snapshot: the cursor that starts there takes a new one.
+        `history` and `switches` take no place, so no call takes a token of theirs: go on with the cursor itself.
         """
         ...
 
@@ -423,7 +427,8 @@ class SessionStore(Protocol):
         """What belongs into a model's context, oldest first.
 
         The visible messages of top-level runs (with `nested`, of all) of those statuses, each run's messages together,
-        from the last message of kind "summary" on. Never a tool call without its result, nor a result without its call.
+        from the last message of kind "summary" on. Never a tool call without its result, nor a result without its call;
+        calls that a structured content holds in a dialect of its own, not in `tool_calls`, are not looked for.
         `for_run` is the view of a run that goes on: what was before it, and itself whatever its status.
         """
         ...

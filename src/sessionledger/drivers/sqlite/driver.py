@@ -20,8 +20,8 @@ from sessionledger.protocol.driver import PROTOCOL_VERSION, DriverInfo, StoreURL
 from sessionledger.protocol.rows import (
     Commit,
     FoundRuns,
+    HiddenPage,
     HiddenQuery,
-    HiddenRow,
     MessagePage,
     MessageQuery,
     Outcome,
@@ -173,9 +173,9 @@ class SQLiteDriver:
         page: MessagePage = await self._read(_MESSAGES, query)
         return page
 
-    async def hidden(self, query: HiddenQuery) -> Sequence[HiddenRow]:
-        rows: Sequence[HiddenRow] = await self._read(_HIDDEN, query)
-        return rows
+    async def hidden(self, query: HiddenQuery) -> HiddenPage:
+        page: HiddenPage = await self._read(_HIDDEN, query)
+        return page
 
     async def switches(self, query: SwitchQuery) -> SwitchPage:
         page: SwitchPage = await self._read(_SWITCHES, query)

@@ -17,6 +17,7 @@ from sessionledger.protocol.rows import (
     ForkLink,
     FoundRuns,
     Head,
+    HiddenPage,
     HiddenQuery,
     HiddenRow,
     MessagePage,
@@ -256,26 +257,33 @@ def runs(db: sqlite3.Connection, query: RunQuery) -> RunPage:
 
 
 def _runs(db: sqlite3.Connection, key: int, query: RunQuery) -> tuple[list[RunRow], bool]:
-    by_id = "" if query.run_id is None else "r.run_id = ? AND "
     order = "DESC" if query.reverse else "ASC"
+    # in the order of an index: rows that are sorted would all be read before the first one comes
+    values: tuple[Any, ...] = (key, query.first_seq, query.last_seq, query.limit + 1)
+    if query.run_id is None:
+        where, places = "r.session_key = ? AND r.seq BETWEEN ? AND ?", f"r.seq {order}, r.revision {order}"
+    else:
+        # its revisions share a seq; the plus keeps the planner from walking through all runs of the session
+        where, places = "r.run_id = ? AND r.session_key = ? AND +r.seq BETWEEN ? AND ?", f"r.revision {order}"
+        values = (query.run_id, *values)
     body = "r.body" if query.bodies else "''"
-    sql = (
-        f"SELECT {_RUN}, {body} FROM runs r WHERE {by_id}r.session_key = ? AND r.seq BETWEEN ? AND ? "
-        f"ORDER BY r.seq {order}, r.revision {order} LIMIT ?"
-    )
-    values = () if query.run_id is None else (query.run_id,)
-    rows = db.execute(sql, (*values, key, query.first_seq, query.last_seq, query.limit + 1)).fetchall()
+    cursor = db.execute(f"SELECT {_RUN}, {body} FROM runs r WHERE {where} ORDER BY {places} LIMIT ?", values)
     if not query.bodies:
+        rows = cursor.fetchall()
         return [_run_of(db, key, row, bodies=False) for row in rows[: query.limit]], len(rows) > query.limit
     found: list[RunRow] = []
     size = 0
-    for row in rows:
+    for row in cursor:
         if len(found) == query.limit or size >= query.max_bytes:
             return found, True
         run = _run_of(db, key, row, bodies=True)
-        size += len(run.body) + sum(map(len, run.parts.values()))
+        size += _size(run)
         found.append(run)
     return found, False
+
+
+def _size(run: RunRow) -> int:
+    return len(run.body) + sum(map(len, run.parts.values())) if run.parts else len(run.body)
 
 
 def _run_of(db: sqlite3.Connection, key: int, row: Sequence[Any], *, bodies: bool) -> RunRow:
@@ -326,25 +334,39 @@ def find_runs(db: sqlite3.Connection, search: RunSearch) -> FoundRuns:
         values += _decode_place(search.after)
     order = "DESC" if search.reverse else "ASC"
     sql = (
-        f"SELECT {_RUN}, r.body, s.session_id, {_HEAD} FROM runs r JOIN sessions s USING (session_key) "
+        f"SELECT {_RUN}, s.session_id, {_HEAD} FROM runs r JOIN sessions s USING (session_key) "
         f"WHERE {' AND '.join(where)} ORDER BY r.session_key {order}, r.seq {order} LIMIT ?"
     )
     with _OneInstant(db):
-        rows = db.execute(sql, (*values, search.limit + 1)).fetchall()
-        found = [_found(db, search.namespace, row) for row in rows[: search.limit]]
-        return FoundRuns(found, len(rows) > search.limit)
+        return _find(db, search, sql, (*values, search.limit + 1))
 
 
-def _found(db: sqlite3.Connection, namespace: str, row: Sequence[Any]) -> tuple[Head, RunRow, str]:
-    head = head_of(row[21:], SessionKey(namespace, row[20]))
-    run = _run_of(db, row[21], row[:20], bodies=True)
-    return head, run, msgspec.json.encode((row[21], run.seq)).decode()
+def _find(db: sqlite3.Connection, search: RunSearch, sql: str, values: Sequence[Any]) -> FoundRuns:
+    found: list[tuple[Head, RunRow, str]] = []
+    size, bodies = 0, db.cursor()
+    for row in db.execute(sql, values):
+        if len(found) == search.limit or size >= search.max_bytes:
+            return FoundRuns(found, True)
+        key, seq = row[20], row[0]
+        # bodies are read one by one: most searches sort, which would read those of all runs that match
+        body = bodies.execute(SQL["run_body"], (key, seq, row[1])).fetchone()
+        run = _run_of(db, key, (*row[:19], *body), bodies=True)
+        size += _size(run)
+        found.append((head_of(row[20:], SessionKey(search.namespace, row[19])), run, f"[{key},{seq}]"))
+    return FoundRuns(found, False)
 
 
-def hidden(db: sqlite3.Connection, query: HiddenQuery) -> list[HiddenRow]:
+def hidden(db: sqlite3.Connection, query: HiddenQuery) -> HiddenPage:
     bounds = (query.runs[1], query.runs[0], query.positions[1], query.positions[0])
-    rows = db.execute(SQL["hidden"], (query.key.namespace, query.key.session_id, *bounds)).fetchall()
-    return [HiddenRow(row[0], row[1:3], row[3:5], *row[5:]) for row in rows]
+    with _OneInstant(db):
+        row = load_head(db, query.key)
+        if row is None:
+            return HiddenPage(None, ())
+        head = head_of(row, query.key)
+        if head.erased:
+            return HiddenPage(head, ())
+        rows = db.execute(SQL["hidden"], (row[0], *bounds)).fetchall()
+    return HiddenPage(head, [HiddenRow(row[0], row[1:3], row[3:5], *row[5:]) for row in rows])
 
 
 def switches(db: sqlite3.Connection, query: SwitchQuery) -> SwitchPage:

@@ -17,7 +17,7 @@ from sessionledger.errors import (
 from sessionledger.records import AgentSwitch, Usage
 from sessionledger.store import Store
 from sessionledger.testing.builders import answer, ask, run, texts, turn
-from sessionledger.testing.suite.bench import Bench, Storage
+from sessionledger.testing.suite.bench import Bench, Storage, small_pages
 
 __all__ = ["RetractTests"]
 
@@ -293,6 +293,21 @@ class RetractTests(Bench):
         assert message_id and await store.get_message("s", message_id=message_id) is None
         assert (await store.append(turn("r2"))).replayed
         assert await shown(store, include_retracted=True) == [f"r{n}{mark}" for n in range(1, 5) for mark in "?!"]
+
+    @pytest.mark.parametrize(("rows", "size"), [(1, 1 << 20), (500, 10)])
+    async def test_a_message_is_found_behind_retracted_ones_of_its_id(self, store: Store, rows: int, size: int) -> None:
+        for number in range(5):
+            await store.append(run(f"r{number}", ask(f"text {number}", message_id="m")))
+        small_pages(store, rows=rows, size=size)
+        for number in range(4, 0, -1):
+            await store.retract("s", run_id=f"r{number}")
+            found = await store.get_message("s", message_id="m")
+            assert found is not None and found.content == f"text {number - 1}"
+        await store.fork("s", new_session_id="f")
+        found = await store.get_message("f", message_id="m")
+        assert found is not None and found.content == "text 0"
+        await store.retract("s", run_id="r0")
+        assert await store.get_message("s", message_id="m") is None
 
     async def test_runs_are_retracted_with_their_messages(self, store: Store) -> None:
         await four_turns(store)
