@@ -25,9 +25,9 @@ from sessionledger.protocol.rows import (
     Commit,
     Committed,
     CountForks,
-    Head,
     NewSession,
     RunRow,
+    SessionKey,
     SessionRow,
 )
 from sessionledger.reading import (
@@ -41,8 +41,9 @@ from sessionledger.reading import (
     readable,
 )
 from sessionledger.records import Session
-from sessionledger.refusals import error_of, not_found
+from sessionledger.refusals import deleted, error_of, not_found
 from sessionledger.retry import retried
+from sessionledger.session_writes import SessionWrites
 from sessionledger.validate import check_count, check_id
 
 __all__ = ["fork"]
@@ -78,19 +79,19 @@ async def fork(
     point = await retried(lambda: _point(context, view, at))
     counters = await retried(lambda: _counters(context, view, row, point))
     now = context.now()
+    key = scope.key(new_session_id)
+    incarnation = await _incarnation(context, key)
     # first the parent learns of it, so that it can not be deleted for good between the two steps
     guard = Commit(
         head.key,
-        derived_uuid("guard", operation, new_session_id),
+        _guard_id(operation, key, incarnation),
         request,
         now,
         (CountForks(1),),
         owner=scope.user_id,
         incarnation=head.incarnation,
     )
-    outcome = await context.commit(guard)
-    if not isinstance(outcome, Committed):
-        raise error_of(outcome, guard)
+    guard = await _guarded(context, guard)
     parent = session_from_row(row)
     new = NewSession(
         header_of_session(replace(parent, updated_at=None), now),
@@ -100,32 +101,71 @@ async def fork(
         link_of(head, point.position, point.seq),
         counters,
     )
-    creation = Commit(
-        scope.key(new_session_id), operation, request, now, (), create=new, must_create=True, owner=scope.user_id
-    )
+    creation = Commit(key, operation, request, now, (), create=new, must_create=True, owner=scope.user_id)
     outcome = await context.commit(creation)
     if not isinstance(outcome, Committed):
-        await _release(context, guard, head)
+        await context.commit(_release(guard))
         raise error_of(outcome, creation)
+    made = outcome.head
+    if made.incarnation != incarnation:
+        # the id was taken and given up meanwhile, perhaps by this fork's own repetition, which took its guard along
+        again = _guard_id(operation, key, made.incarnation)
+        await context.commit(replace(guard, operation_id=again, on_deleted=True))
+    if not await _shared(context, guard):
+        await SessionWrites(context, scope).undo(made)
+        raise deleted(session_id, erased=True)
     stored = None
     if outcome.replayed:
-        stored = await retried(lambda: context.driver.session(creation.key, state=True))
-    return session_from_row(stored or SessionRow(outcome.head, new.header, new.state, counters))
+        stored = await retried(lambda: context.driver.session(key, state=True))
+    return session_from_row(stored or SessionRow(made, new.header, new.state, counters))
 
 
-async def _release(context: Context, guard: Commit, head: Head) -> None:
-    operation = derived_uuid("unguard", guard.operation_id)
-    await context.commit(
-        Commit(
-            guard.key,
-            operation,
-            guard.digest,
-            context.now(),
-            (CountForks(-1),),
-            on_deleted=True,
-            incarnation=head.incarnation,
-        )
+async def _incarnation(context: Context, key: SessionKey) -> int:
+    """That of the session that is there, or would be made."""
+    row = await retried(lambda: context.driver.session(key, state=False))
+    return 1 if row is None else row.head.incarnation + row.head.erased
+
+
+def _guard_id(operation: str, key: SessionKey, incarnation: int) -> str:
+    """One for each time that the fork is made: its erasure takes the guard away."""
+    return derived_uuid("guard", operation, key.session_id, str(incarnation))
+
+
+async def _guarded(context: Context, guard: Commit) -> Commit:
+    """The commit by which the parent counts the fork: this one, or one in its place."""
+    while True:
+        outcome = await context.commit(guard)
+        if not isinstance(outcome, Committed):
+            raise error_of(outcome, guard)
+        if not outcome.replayed or await context.replay(_release(guard)) is None:
+            return guard
+        # an earlier try was refused and has given its guard back
+        guard = replace(guard, operation_id=derived_uuid("guard again", guard.operation_id))
+
+
+def _release(guard: Commit) -> Commit:
+    return replace(
+        guard,
+        operation_id=derived_uuid("unguard", guard.operation_id),
+        changes=(CountForks(-1),),
+        on_deleted=True,
+        owner=None,
     )
+
+
+async def _shared(context: Context, guard: Commit) -> bool:
+    """Whether the parent is still there, now that the fork is found by whoever erases both.
+
+    A parent that is softly deleted may be about to be erased by somebody who looked for forks before this one was
+    made; a commit makes him look again, where he has not erased it yet.
+    """
+    row = await retried(lambda: context.driver.session(guard.key, state=False))
+    if row is None or row.head.erased or row.head.incarnation != guard.incarnation:
+        return False
+    if row.head.deleted_at is None:
+        return True
+    sign = replace(guard, operation_id=new_id(), changes=(CountForks(0),), on_deleted=True)
+    return isinstance(await context.commit(sign), Committed)
 
 
 async def _point(context: Context, view: View, at: int | str | None) -> _Point:

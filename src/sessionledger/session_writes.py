@@ -250,9 +250,13 @@ class SessionWrites:
             owner=self._scope.user_id,
         )
 
+    async def undo(self, head: Head) -> None:
+        """Erase a session that should not have been made, whoever built on it."""
+        await self._erase(head, forks=True, operation_id=None)
+
     async def _erase(self, head: Head, *, forks: bool, operation_id: str | None) -> bool:
         session_id = head.key.session_id
-        outcome = await self._seal(session_id, forks=forks, operation_id=operation_id)
+        outcome = await self._seal(head, forks=forks, operation_id=operation_id)
         if isinstance(outcome, Refused):
             if outcome.reason is Reason.FORKS:
                 raise await self._has_forks(session_id)
@@ -263,17 +267,28 @@ class SessionWrites:
         await self._erase_rows(head)
         return True
 
-    async def _seal(self, session_id: str, *, forks: bool, operation_id: str | None) -> Outcome:
+    async def _seal(self, head: Head, *, forks: bool, operation_id: str | None) -> Outcome:
+        session_id, hidden = head.key.session_id, None
         while True:
             children = await self._children(session_id) if forks else []
             for child in children:
                 await self._erase(child, forks=True, operation_id=None)
-            outcome = await self._change(session_id, Seal(), "erase", operation_id)
-            if not forks or isinstance(outcome, Committed) or outcome.reason is not Reason.FORKS:
+            erasure = self._commit(session_id, Seal(), "erase", operation_id)
+            if hidden is not None and not children:
+                # forks that are counted but not made: whoever began them was stopped, or finds out when he makes them
+                erasure = replace(erasure, changes=(Seal(hidden.forks),), expected_version=hidden.version)
+            outcome = await self._context.commit(replace(erasure, incarnation=head.incarnation))
+            if not forks or isinstance(outcome, Committed) or outcome.reason not in (Reason.FORKS, Reason.VERSION):
                 return outcome
-            if not children and outcome.head is not None:
-                # guards of forks that were never made: whoever began them was stopped in between
-                await self._change(session_id, CountForks(-outcome.head.forks), "unguard", None)
+            # whoever has made a fork looks at its parent: the forks of those who do not find it deleted are listed now
+            outcome = await self._hide(head)
+            if isinstance(outcome, Refused):
+                return outcome
+            hidden = outcome.head
+
+    async def _hide(self, head: Head) -> Outcome:
+        mark = self._commit(head.key.session_id, SetDeleted(self._context.now()), "delete", None)
+        return await self._context.commit(replace(mark, incarnation=head.incarnation))
 
     async def _erase_rows(self, head: Head) -> None:
         more = True

@@ -228,8 +228,9 @@ class SessionStore(Protocol):
         run's beginning. Inherited runs are read-only in the fork: `update_run` and `revise` raise `RunNotFoundError`,
         `retract` hides them there only. Positions and run seqs go on from the parent's.
 
-        `SessionNotFoundError`, `SessionDeletedError`, `RunNotFoundError`; `SessionExistsError` for the new id;
-        `InvalidRecordError` for a position behind the head.
+        `SessionNotFoundError`; `SessionDeletedError`, also when the session is erased while it is forked, and no fork
+        is left then; `RunNotFoundError`; `SessionExistsError` for the new id; `InvalidRecordError` for a position behind
+        the head.
         """
         ...
 

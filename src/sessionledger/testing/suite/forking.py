@@ -323,6 +323,30 @@ class ForkTests(Bench):
         assert raised.value.session_id == "taken"
         assert await store.delete_session("s", soft=False)
 
+    async def test_a_fork_that_is_made_again_keeps_its_parent(self, store: Store) -> None:
+        await three_turns(store)
+        for _ in range(3):
+            assert (await store.fork("s", new_session_id="f", operation_id="o")).run_count == 3
+            with pytest.raises(SessionHasForksError):
+                await store.delete_session("s", soft=False)
+            assert len(await shown(store, "f")) == 6
+            assert await store.delete_session("f", soft=False)
+        assert await store.delete_session("s", soft=False)
+
+    async def test_a_fork_that_was_refused_at_first_keeps_its_parent(self, store: Store) -> None:
+        await three_turns(store)
+        await store.append(turn("r1", session_id="f"))
+        for _ in range(2):
+            with pytest.raises(SessionExistsError):
+                await store.fork("s", new_session_id="f", operation_id="o")
+        assert await store.delete_session("f", soft=False)
+        await store.fork("s", new_session_id="f", operation_id="o")
+        with pytest.raises(SessionHasForksError):
+            await store.delete_session("s", soft=False)
+        assert len(await shown(store, "f")) == 6
+        assert await store.delete_session("f", soft=False)
+        assert await store.delete_session("s", soft=False)
+
     async def test_what_is_not_there_is_not_forked(self, store: Store) -> None:
         with pytest.raises(SessionNotFoundError):
             await store.fork("s")
