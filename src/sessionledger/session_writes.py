@@ -11,6 +11,7 @@ import msgspec
 
 from sessionledger.codec import header_of_session, session_from_row, state_of, to_micros
 from sessionledger.context import Context, Scope
+from sessionledger.deadline import SETTLE, Deadline
 from sessionledger.digest import canonical, digest
 from sessionledger.errors import InvalidRecordError, SessionHasForksError
 from sessionledger.ids import derived_uuid, new_id
@@ -224,8 +225,7 @@ class SessionWrites:
         head = row.head if row is not None else None
         if head is not None and head.erased and self._scope.sees(head):
             # whoever erased it may have been stopped before it was done
-            await release_parent(self._context, head)
-            await self._erase_rows(head)
+            await self._finish(head)
         return self._scope.visible(head)
 
     async def _mark(self, session_id: str, change: Change, name: str, operation_id: str | None) -> bool:
@@ -263,8 +263,7 @@ class SessionWrites:
             if outcome.reason is not Reason.ERASED:
                 # it went away, or changed hands, since its head was read
                 return False
-        await release_parent(self._context, head)
-        await self._erase_rows(head)
+        await self._finish(head)
         return True
 
     async def _seal(self, head: Head, *, forks: bool, operation_id: str | None) -> Outcome:
@@ -290,10 +289,16 @@ class SessionWrites:
         mark = self._commit(head.key.session_id, SetDeleted(self._context.now()), "delete", None)
         return await self._context.commit(replace(mark, incarnation=head.incarnation))
 
-    async def _erase_rows(self, head: Head) -> None:
+    async def _finish(self, head: Head) -> None:
+        """What follows a seal; it goes on when its caller is cancelled, or has waited for too long."""
+        await self._context.background.run(partial(self._erase_content, head))
+
+    async def _erase_content(self, head: Head) -> None:
+        await release_parent(self._context, head)
         more = True
         while more:
-            more = await retried(lambda: self._context.driver.erase(head.key, limit=_ERASE_ROWS))
+            with Deadline(self._context.timeout, SETTLE):
+                more = await retried(lambda: self._context.driver.erase(head.key, limit=_ERASE_ROWS))
 
     async def _children(self, session_id: str) -> list[Head]:
         query = SessionQuery(

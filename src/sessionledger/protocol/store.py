@@ -229,8 +229,8 @@ class SessionStore(Protocol):
         `retract` hides them there only. Positions and run seqs go on from the parent's.
 
         `SessionNotFoundError`; `SessionDeletedError`, also when the session is erased while it is forked, and no fork
-        is left then; `RunNotFoundError`; `SessionExistsError` for the new id; `InvalidRecordError` for a position behind
-        the head.
+        is left then; `RunNotFoundError`; `SessionExistsError` for the new id; `InvalidRecordError` for a position
+        behind the head.
         """
         ...
 

@@ -44,6 +44,7 @@ SCHEMA_VERSION = 1
 _SCHEMA = load_text("sql/sqlite_schema.sql")
 _SYNCHRONOUS = {Durability.DISK: "FULL", Durability.PROCESS: "NORMAL"}
 _BUSY_TIMEOUT = 10.0  #: seconds that a statement waits for other processes
+_RESUMED_ROWS = 10_000  #: of interrupted erasures, erased at open; it takes some hundredths of a second
 _MAX_RUN_BYTES = 1_000_000_000  #: SQLite's limit on one value
 
 #: The first release whose write-ahead log cannot lose a commit when several processes reset it at once.
@@ -78,7 +79,7 @@ class SQLiteDriver:
         self._warn_of_old_library()
         try:
             self._writer = await self._connect()
-            await run(self._writer, _UPGRADE)
+            await run(self._writer, _BEGIN)
             # an in-memory database is its connection's own
             self._reader = self._writer if self._path == ":memory:" else await self._connect()
         except BaseException:
@@ -147,7 +148,7 @@ class SQLiteDriver:
         return outcomes
 
     async def erase(self, key: SessionKey, *, limit: int) -> bool:
-        more: bool = await self._write(_ERASE, limit)
+        more: bool = await self._write(_ERASE, key, limit)
         return more
 
     async def session(self, key: SessionKey, *, state: bool) -> SessionRow | None:
@@ -198,6 +199,13 @@ def _configure(db: sqlite3.Connection, synchronous: str) -> None:
         db.execute("PRAGMA journal_mode = WAL")
 
 
+def _begin(db: LedgerConnection) -> None:
+    _upgrade(db)
+    # others may be writing, or the file may not be written: what is left can wait
+    with suppress(sqlite3.Error):
+        writer.resume_erasures(db, _RESUMED_ROWS)
+
+
 def _upgrade(db: sqlite3.Connection) -> None:
     """Make or upgrade the schema, once among all processes: the write lock is held from the look on."""
     with suppress(sqlite3.OperationalError):
@@ -244,16 +252,13 @@ def _ping(db: sqlite3.Connection) -> None:
     db.execute("SELECT 1").fetchone()
 
 
-def _erase(db: LedgerConnection, limit: int) -> bool:
-    return writer.erase(db, limit)
-
-
 _CONFIGURE = Command(_configure)
 _UPGRADE = Command(_upgrade)
+_BEGIN = Command(_begin)
 _VERSION = Command(_stored_version)
 _PING = Command(_ping)
 _COMMIT = Command(writer.commit_group)
-_ERASE = Command(_erase)
+_ERASE = Command(writer.erase)
 _SESSION = Command(reader.session)
 _SESSIONS = Command(reader.sessions)
 _RUNS = Command(reader.runs)
