@@ -182,7 +182,14 @@ class SessionWrites:
                 if row is None or self._scope.visible(row.head) is None:
                     raise not_found(session_id)
                 before = session_from_row(row)
-                after = _changed(before, change)
+                try:
+                    after = _changed(before, change)
+                except Exception:
+                    # it may be the repetition of a call that was done, and forbid what it has changed itself
+                    replay = None if operation_id is None else await self._context.replay(commit)
+                    if replay is None:
+                        raise
+                    return await self._stored(replay, commit)
                 trial = replace(
                     commit,
                     changes=_patches(before, after, commit.at),
