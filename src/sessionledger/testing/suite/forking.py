@@ -149,6 +149,23 @@ class ForkTests(Bench):
         assert found is not None and texts(found.messages) == ["own"]
         assert len(await shown(store, "f")) == 5 and len(await shown(store, "s")) == 6
 
+    async def test_the_forks_own_message_is_found_by_an_id_that_two_have(self, store: Store) -> None:
+        await three_turns(store)
+        await store.fork("s", new_session_id="f")
+        await store.append(run("r1", "own", session_id="f"))
+        found = [one.content for one in await store.messages("f").collect() if one.message_id == "r1#0"]
+        assert found == ["r1?", "own"]
+        one = await store.get_message("f", message_id="r1#0")
+        assert one is not None and one.content == "own"
+
+    async def test_the_fields_of_a_run_that_goes_on_are_shared_as_they_are(self, store: Store) -> None:
+        await store.append(run("r1", "a", status="running"))
+        await store.fork("s", new_session_id="f")
+        await store.update_run("s", run_id="r1", output="late", messages=[ask("b")], status="completed")
+        found = await store.get_run("r1", session_id="f")
+        assert found is not None
+        assert (found.output, found.status, texts(found.messages)) == ("late", "completed", ["a"])
+
     # hiding
 
     async def test_what_was_retracted_before_stays_hidden_in_the_fork(self, store: Store) -> None:
