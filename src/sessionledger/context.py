@@ -22,7 +22,7 @@ from sessionledger.errors import (
 )
 from sessionledger.group import Grouper
 from sessionledger.protocol.driver import Driver
-from sessionledger.protocol.rows import Commit, Head, Outcome, SessionKey
+from sessionledger.protocol.rows import Commit, Committed, Head, Outcome, SessionKey
 from sessionledger.retry import retried
 from sessionledger.waiting import running_loop
 
@@ -31,6 +31,7 @@ __all__ = ["Context", "Limits", "Scope"]
 T = TypeVar("T")
 
 _MAX_LOCKS: Final = 1024
+_NEVER: Final = -1  #: a version that no log has
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,6 +135,12 @@ class Context:
 
     async def commit(self, commit: Commit) -> Outcome:
         return await self._grouper.commit(commit)
+
+    async def replay(self, commit: Commit) -> Committed | None:
+        """The outcome of a commit without runs, if it was done already; it is not done now."""
+        changed = msgspec.structs.replace(commit, changes=(), create=None, must_create=False, expected_version=_NEVER)
+        outcome = await self.commit(changed)
+        return outcome if isinstance(outcome, Committed) else None
 
     async def commit_alone(self, commit: Commit) -> Outcome:
         """A write that is this commit and nothing else, with its deadline."""

@@ -8,10 +8,10 @@ from typing import Final, NamedTuple
 import msgspec
 
 from sessionledger.context import Context, Scope
-from sessionledger.errors import RunNotFoundError
 from sessionledger.lineage import View
 from sessionledger.reading import MessageReader, PlacedRun, RunReader, begin, find_run, pieces_of_runs
 from sessionledger.records import Message
+from sessionledger.refusals import unknown_run
 from sessionledger.retry import retried
 from sessionledger.token import encode_token
 
@@ -144,11 +144,7 @@ class HistoryWalk:
     async def _seq_of(self, view: View, run_id: str) -> int:
         found = await find_run(self._context, view, run_id)
         if found is None:
-            raise RunNotFoundError(
-                f"session {self._session_id!r} has no run {run_id!r}: append it before its history is asked for",
-                session_id=self._session_id,
-                run_id=run_id,
-            )
+            raise unknown_run(self._session_id, run_id, "append it before its history is asked for")
         return found[1][-1].seq
 
     async def _last_summary(self, view: View, placed: PlacedRun) -> int | None:

@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 
 from sessionledger.codec import messages_from_rows
 from sessionledger.context import Context, Scope
-from sessionledger.errors import SessionDeletedError
 from sessionledger.lineage import Hiding, View, resolve, watch
 from sessionledger.protocol.rows import FIRST, LAST, Head, MessagePage, MessageQuery, RunQuery, RunRow, SessionKey
 from sessionledger.records import Message
+from sessionledger.refusals import deleted
 
 __all__ = [
     "MessageReader",
@@ -45,10 +45,7 @@ def readable(scope: Scope, head: Head | None) -> Head | None:
     """The head of a session that a read is about; None where there is nothing to read."""
     head = scope.visible(head)
     if head is not None and head.deleted_at is not None:
-        session_id = head.key.session_id
-        raise SessionDeletedError(
-            f"session {session_id!r} was deleted: restore_session brings it back", session_id=session_id
-        )
+        raise deleted(head.key.session_id, erased=False)
     return head
 
 

@@ -169,7 +169,7 @@ def _precondition(change: Change, known: Known) -> Decision | None:
             return _refused(Reason.RUN_CHANGED, known.head, change.run_id)
     elif isinstance(change, Show) and change.hide_id not in known.hides:
         return _refused(Reason.HIDE_MISSING, known.head)
-    elif isinstance(change, Seal) and known.head is not None and known.head.forks > 0:
+    elif isinstance(change, Seal) and known.head is not None and known.head.forks > change.abandoned:
         return _refused(Reason.FORKS, known.head)
     return None
 
@@ -293,7 +293,7 @@ def _note(change: Change, counts: _Counts) -> None:
         counts.forks = max(0, counts.forks + change.by)
     elif isinstance(change, Seal):
         counts.erased, counts.has_hidden, counts.has_summary = True, False, False
-        counts.run_count = counts.message_count = 0
+        counts.run_count = counts.message_count = counts.forks = 0
 
 
 def hidden_rows(commit: Commit, change: Change, receipt: RunReceipt | None, version: int) -> list[HiddenRow]:

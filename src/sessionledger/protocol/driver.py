@@ -140,9 +140,13 @@ class Driver(Protocol):
     async def switches(self, query: SwitchQuery) -> SwitchPage: ...
 
     async def erase(self, key: SessionKey, *, limit: int) -> bool:
-        """Erase about `limit` rows of a sealed session; True while there are more. The tombstone stays.
+        """Erase about `limit` rows of a session's sealed incarnations; True while there are more of them.
 
-        Does nothing to a session that is not sealed.
+        The tombstone stays. Rows of an incarnation that is not sealed are left alone, also where the session was made
+        again before the one before was erased. The core calls it after a `Seal` until it answers False, also when the
+        caller is cancelled; only the end of the process leaves rows behind, which no read shows. Other sessions never
+        change the answer: what is left of them may be erased with the rest of the limit, and some of it by `open`, so
+        that it goes without anybody's asking and without anybody's waiting for all of it.
         """
         ...
 

@@ -289,8 +289,10 @@ class SetDeleted(Row, frozen=True):
 class Seal(Row, frozen=True):
     """The first step of an erasure: drop the session's fields, state, name and counters, leave a tombstone.
 
-    `Reason.FORKS` while `Head.forks` is not 0. The rest goes by `Driver.erase`.
+    `Reason.FORKS` while `Head.forks` is more than `abandoned`; it is 0 afterwards. The rest goes by `Driver.erase`.
     """
+
+    abandoned: int = 0  #: how many of the forks that were counted are known never to have been made
 
 
 class CountForks(Row, frozen=True):

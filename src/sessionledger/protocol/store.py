@@ -193,9 +193,10 @@ class SessionStore(Protocol):
         """Change fields of a session; returns it as it is stored.
 
         A mapping replaces the fields that it names. A function gets the session and returns the changed one; it is
-        called again when somebody else changed the session meanwhile, so it must have no other effect: no update is
-        lost. Fields that the store keeps, the session's id, namespace and user cannot be changed
-        (`InvalidRecordError`).
+        called again when somebody else changed the session meanwhile, or when the call is repeated, so it must have no
+        other effect: no update is lost. What it raises is raised, unless an update of that `operation_id` was done
+        before; then that is what is returned. Fields that the store keeps, the session's id, namespace and user cannot
+        be changed (`InvalidRecordError`).
 
         `SessionNotFoundError`, `SessionDeletedError`; `ConflictError` when `expected_state_version` is not the actual
         one.
@@ -230,10 +231,13 @@ class SessionStore(Protocol):
 
         `at` is a position, a run_id (to the end of that run), or None: all there is. A position inside a run keeps the
         run's beginning. Inherited runs are read-only in the fork: `update_run` and `revise` raise `RunNotFoundError`,
-        `retract` hides them there only. Positions and run seqs go on from the parent's.
+        `retract` hides them there only. Positions and run seqs go on from the parent's. Of an inherited run that goes
+        on, the fork has the messages that it had, and the fields (status, output, usage …) as they are now. An
+        inherited run_id may be used again for a run of the fork's own, which is found by it then.
 
-        `SessionNotFoundError`, `SessionDeletedError`, `RunNotFoundError`; `SessionExistsError` for the new id;
-        `InvalidRecordError` for a position behind the head.
+        `SessionNotFoundError`; `SessionDeletedError`, also when the session is erased while it is forked, and no fork
+        is left then; `RunNotFoundError`; `SessionExistsError` for the new id; `InvalidRecordError` for a position
+        behind the head.
         """
         ...
 

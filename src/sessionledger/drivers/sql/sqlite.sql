@@ -80,10 +80,14 @@ SELECT 1 FROM hidden WHERE session_key = ? AND hide_id = ? AND revision IS NULL 
 UPDATE hidden SET until = ? WHERE session_key = ? AND hide_id = ? AND revision IS NULL AND until IS NULL
 
 -- insert_erasure
-INSERT OR IGNORE INTO erasures VALUES (?)
+INSERT OR IGNORE INTO erasures VALUES (?, ?, ?)
 
--- erasures
-SELECT session_key FROM erasures LIMIT 1
+-- erasure
+-- The oldest one of a session.
+SELECT session_key FROM erasures WHERE namespace = ? AND session_id = ? ORDER BY session_key LIMIT 1
+
+-- any_erasure
+SELECT session_key FROM erasures ORDER BY session_key LIMIT 1
 
 -- end_erasure
 DELETE FROM erasures WHERE session_key = ?

@@ -45,6 +45,7 @@ _SCHEMA = load_text("sql/sqlite_schema.sql")
 _SYNCHRONOUS = {Durability.DISK: "FULL", Durability.PROCESS: "NORMAL"}
 _FULL = 2  #: `synchronous`, as SQLite tells it
 _BUSY_TIMEOUT = 10.0  #: seconds that a statement waits for other processes
+_RESUMED_ROWS = 10_000  #: of interrupted erasures, erased at open; it takes some hundredths of a second
 _MAX_RUN_BYTES = 1_000_000_000  #: SQLite's limit on one value
 
 #: The first release whose write-ahead log cannot lose a commit when several processes reset it at once.
@@ -80,7 +81,7 @@ class SQLiteDriver:
         self._warn_of_old_library()
         try:
             self._writer = await self._connect()
-            await run(self._writer, _UPGRADE)
+            await run(self._writer, _BEGIN)
             self._durability = await run(self._writer, _DURABILITY)
             # an in-memory database is its connection's own
             self._reader = self._writer if self._path == ":memory:" else await self._connect()
@@ -150,7 +151,7 @@ class SQLiteDriver:
         return outcomes
 
     async def erase(self, key: SessionKey, *, limit: int) -> bool:
-        more: bool = await self._write(_ERASE, limit)
+        more: bool = await self._write(_ERASE, key, limit)
         return more
 
     async def session(self, key: SessionKey, *, state: bool) -> SessionRow | None:
@@ -213,6 +214,13 @@ def _durability(db: sqlite3.Connection) -> Durability:
     if db.execute("PRAGMA journal_mode").fetchone()[0] in ("memory", "off"):
         return Durability.MEMORY
     return Durability.DISK if synchronous >= _FULL else Durability.PROCESS
+
+
+def _begin(db: LedgerConnection) -> None:
+    _upgrade(db)
+    # others may be writing, or the file may not be written: what is left can wait
+    with suppress(sqlite3.Error):
+        writer.resume_erasures(db, _RESUMED_ROWS)
 
 
 def _upgrade(db: sqlite3.Connection) -> None:
@@ -280,17 +288,14 @@ def _ping(db: sqlite3.Connection) -> None:
     db.execute("SELECT 1").fetchone()
 
 
-def _erase(db: LedgerConnection, limit: int) -> bool:
-    return writer.erase(db, limit)
-
-
 _CONFIGURE = Command(_configure)
 _UPGRADE = Command(_upgrade)
+_BEGIN = Command(_begin)
 _DURABILITY = Command(_durability)
 _VERSION = Command(_stored_version)
 _PING = Command(_ping)
 _COMMIT = Command(writer.commit_group)
-_ERASE = Command(_erase)
+_ERASE = Command(writer.erase)
 _SESSION = Command(reader.session)
 _SESSIONS = Command(reader.sessions)
 _RUNS = Command(reader.runs)

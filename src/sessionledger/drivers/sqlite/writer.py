@@ -40,7 +40,7 @@ from sessionledger.protocol.rows import (
     Show,
 )
 
-__all__ = ["commit_group", "erase"]
+__all__ = ["commit_group", "erase", "resume_erasures"]
 
 SQL = load_statements("sql/sqlite.sql")
 
@@ -305,7 +305,7 @@ def _put_change(
     elif isinstance(change, Seal):
         _put_header(db, key, SessionHeader("agent", None, None, None, None, 0, "{}"))
         db.statements.execute(SQL["put_state"], (key, "{}"))
-        db.statements.execute(SQL["insert_erasure"], (key,))
+        db.statements.execute(SQL["insert_erasure"], (key, commit.key.namespace, commit.key.session_id))
         return
     for hidden in hidden_rows(commit, change, receipt, version):
         values = (*hidden.positions, *hidden.runs, hidden.revision, hidden.since, hidden.until, hidden.reach)
@@ -380,14 +380,17 @@ def _put_messages(db: LedgerConnection, key: int, rows: Sequence[MessageRow], re
         db.statements.execute(SQL["index_ids"], (key, (end - 1) * ID_BLOCK + 1, end * ID_BLOCK))
 
 
-def erase(db: LedgerConnection, limit: int) -> bool:
-    """Some rows of what was sealed, whichever session it was; True while there are more."""
+def erase(db: LedgerConnection, key: SessionKey, limit: int) -> bool:
+    """Some rows of what was sealed under this key; True while there are more.
+
+    What that leaves of the limit goes to erasures of others that were interrupted.
+    """
     try:
         db.execute("BEGIN IMMEDIATE")
-        row = db.execute(SQL["erasures"]).fetchone()
-        if row is not None:
-            _erase_rows(db, row[0], limit)
-        more = db.execute(SQL["erasures"]).fetchone() is not None
+        left = _erase_sealed(db, "erasure", (key.namespace, key.session_id), limit)
+        more = left <= 0 and db.execute(SQL["erasure"], (key.namespace, key.session_id)).fetchone() is not None
+        if not more:
+            _erase_sealed(db, "any_erasure", (), left)
         db.execute("COMMIT")
         return more
     except BaseException:
@@ -395,12 +398,35 @@ def erase(db: LedgerConnection, limit: int) -> bool:
         raise
 
 
-def _erase_rows(db: LedgerConnection, key: int, limit: int) -> None:
+def resume_erasures(db: LedgerConnection, limit: int) -> None:
+    """Some rows of what was sealed by somebody who was stopped before he had erased it; waits for no other process."""
+    if db.execute(SQL["any_erasure"]).fetchone() is None:
+        return
+    patience = db.execute("PRAGMA busy_timeout").fetchone()[0]
+    db.execute("PRAGMA busy_timeout = 0")
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        _erase_sealed(db, "any_erasure", (), limit)
+        db.execute("COMMIT")
+    finally:
+        roll_back(db)
+        db.execute(f"PRAGMA busy_timeout = {patience}")
+
+
+def _erase_sealed(db: LedgerConnection, statement: str, arguments: tuple[str, ...], limit: int) -> int:
+    """One erasure after the other, as a statement names them; returns what is left of the limit."""
+    while limit > 0 and (row := db.execute(SQL[statement], arguments).fetchone()) is not None:
+        limit = _erase_rows(db, row[0], limit)
+    return limit
+
+
+def _erase_rows(db: LedgerConnection, key: int, limit: int) -> int:
     for table, columns in _CONTENT:
         places = f"SELECT {columns} FROM {table} WHERE session_key = ? LIMIT ?"
         limit -= db.execute(
             f"DELETE FROM {table} WHERE session_key = ? AND ({columns}) IN ({places})", (key, key, limit)
         ).rowcount
         if limit <= 0:
-            return
+            return limit
     db.execute(SQL["end_erasure"], (key,))
+    return limit

@@ -191,6 +191,20 @@ class SessionTests(Bench):
         await store.append(turn("r1"))
         assert (await store.update_session("s", change={"name": "c"}, expected_state_version=2)).state_version == 3
 
+    async def test_an_update_is_recognised_though_it_forbids_its_own_repetition(self, store: Store) -> None:
+        def take(session: Session) -> Session:
+            if session.state["seat"] is not None:
+                raise LookupError("taken")
+            return msgspec.structs.replace(session, state={"seat": "A"})
+
+        await store.create_session(Session(session_id="s", state={"seat": None}))
+        first = await store.update_session("s", change=take, operation_id="o")
+        assert await store.update_session("s", change=take, operation_id="o") == first
+        for operation_id in (None, "p"):
+            with pytest.raises(LookupError):
+                await store.update_session("s", change=take, operation_id=operation_id)
+        assert await store.get_session("s") == first
+
     async def test_a_change_is_recognised_by_its_operation(self, store: Store) -> None:
         await store.create_session(Session(session_id="s"))
         await store.update_session("s", change=counted, operation_id="o")
