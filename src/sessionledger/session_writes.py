@@ -11,7 +11,6 @@ import msgspec
 
 from sessionledger.codec import header_of_session, session_from_row, state_of, to_micros
 from sessionledger.context import Context, Scope
-from sessionledger.deadline import SETTLE, Deadline
 from sessionledger.digest import canonical, digest
 from sessionledger.errors import InvalidRecordError, SessionHasForksError
 from sessionledger.ids import derived_uuid, new_id
@@ -297,15 +296,11 @@ class SessionWrites:
         return await self._context.commit(replace(mark, incarnation=head.incarnation))
 
     async def _finish(self, head: Head) -> None:
-        """What follows a seal; it goes on when its caller is cancelled, or has waited for too long."""
-        await self._context.background.run(partial(self._erase_content, head))
-
-    async def _erase_content(self, head: Head) -> None:
+        """What follows a seal."""
         await release_parent(self._context, head)
         more = True
         while more:
-            with Deadline(self._context.timeout, SETTLE):
-                more = await retried(lambda: self._context.driver.erase(head.key, limit=_ERASE_ROWS))
+            more = await retried(lambda: self._context.driver.erase(head.key, limit=_ERASE_ROWS))
 
     async def _children(self, session_id: str) -> list[Head]:
         query = SessionQuery(

@@ -167,8 +167,8 @@ async def test_what_was_rolled_back_is_not_remembered(unwilling: Unwilling) -> N
 
 async def test_the_error_that_ended_a_transaction_is_the_one_that_is_raised(unwilling: Unwilling) -> None:
     one(unwilling, put("r1"))
-    with failing(writer.SQL["erasures"], "ROLLBACK"), pytest.raises(sqlite3.OperationalError, match="erasures"):
-        writer.erase(unwilling, 10)
+    with failing(writer.SQL["erasure"], "ROLLBACK"), pytest.raises(sqlite3.OperationalError, match="erasures"):
+        writer.erase(unwilling, key(), 10)
     with failing("BEGIN IMMEDIATE"), pytest.raises(sqlite3.OperationalError, match="IMMEDIATE failed"):
-        writer.erase(unwilling, 10)
-    assert not writer.erase(unwilling, 10)
+        writer.erase(unwilling, key(), 10)
+    assert not writer.erase(unwilling, key(), 10)

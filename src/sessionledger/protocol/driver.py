@@ -143,10 +143,10 @@ class Driver(Protocol):
         """Erase about `limit` rows of a session's sealed incarnations; True while there are more of them.
 
         The tombstone stays. Rows of an incarnation that is not sealed are left alone, also where the session was made
-        again before the one before was erased. The core calls it after a `Seal` until it answers False, also when the
-        caller is cancelled; only the end of the process leaves rows behind, which no read shows. Other sessions never
-        change the answer: what is left of them may be erased with the rest of the limit, and some of it by `open`, so
-        that it goes without anybody's asking and without anybody's waiting for all of it.
+        again before the one before was erased. The core calls it after a `Seal` until it answers False. Where it is
+        stopped before, rows are left that no read shows; nobody but the next deletion of that session waits for them.
+        Other sessions' never change the answer: the rest of the limit may go to them, and `open` may erase some, so
+        that in the end they go without anybody's asking.
         """
         ...
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import anyio
 import pytest
 
 from sessionledger.errors import RunFinishedError, SessionDeletedError, SessionExistsError, SessionNotFoundError
-from sessionledger.protocol.driver import Driver
-from sessionledger.protocol.rows import SessionKey
 from sessionledger.records import AgentSwitch, Run, Session
 from sessionledger.store import Store
 from sessionledger.testing.builders import ask, run, texts, turn
-from sessionledger.testing.suite.bench import Bench, Storage
+from sessionledger.testing.suite.bench import Bench
 
 __all__ = ["DeleteTests"]
 
@@ -74,24 +71,6 @@ async def full(store: Store) -> None:
     await store.append(run("r1", ask("a", message_id="m"), "b", agent_id="a"), switch=AgentSwitch(to_agent="b"))
     await store.append(run("r2", "c", status="running"))
     await store.retract("s", last_messages=1, operation_id="hidden")
-
-
-class HeldUp:
-    """A driver that begins to erase, and goes on when it is told to."""
-
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
-        self.begun, self.told = anyio.Event(), anyio.Event()
-        self.more: bool | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._driver, name)
-
-    async def erase(self, key: SessionKey, *, limit: int) -> bool:
-        self.begun.set()
-        await self.told.wait()
-        self.more = await self._driver.erase(key, limit=min(limit, 100))
-        return self.more
 
 
 class DeleteTests(Bench):
@@ -180,18 +159,6 @@ class DeleteTests(Bench):
         assert await store.delete_session("s", soft=False)
         await store.create_session(Session(session_id="s"))
         assert await store.messages("s").collect() == []
-
-    async def test_an_erasure_goes_on_when_its_caller_is_cancelled(self, store: Store, storage: Storage) -> None:
-        await store.append([run(f"r{number}", *map(str, range(50))) for number in range(10)])
-        held = HeldUp(storage.driver())
-        async with Store.on(held) as other:  # type: ignore[arg-type]
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(lambda: other.delete_session("s", soft=False))
-                await held.begun.wait()
-                tasks.cancel_scope.cancel()
-            held.told.set()
-        assert held.more is False
-        assert await store.get_session("s") is None
 
     async def test_others_stay(self, store: Store) -> None:
         for session_id in ("s", "S", "s ", "t"):
