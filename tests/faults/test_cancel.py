@@ -7,6 +7,7 @@ import inspect
 import sqlite3
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
