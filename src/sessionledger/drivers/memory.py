@@ -25,9 +25,9 @@ from sessionledger.protocol.decide import (
 )
 from sessionledger.protocol.driver import PROTOCOL_VERSION, DriverInfo, StoreURL
 from sessionledger.protocol.rows import (
+    SEALED,
     Change,
     Commit,
-    Committed,
     FoundRuns,
     Head,
     HiddenPage,
@@ -288,8 +288,8 @@ def _write(log: _Log, commit: Commit, decision: Decision) -> None:
         _write_change(log, change, receipt, version)
     log.head = decision.head
     log.counters = add_counters(log.counters, commit, decision)
-    if not any(isinstance(change, PutRun) for change in commit.changes) and isinstance(decision.outcome, Committed):
-        log.operations[commit.operation_id] = StoredOperation(commit.digest, decision.outcome.receipts)
+    if decision.operation is not None:
+        log.operations[commit.operation_id] = decision.operation
 
 
 def _write_change(log: _Log, change: Change, receipt: RunReceipt | None, version: int) -> None:
@@ -310,7 +310,7 @@ def _write_change(log: _Log, change: Change, receipt: RunReceipt | None, version
             for row in log.hidden
         ]
     elif isinstance(change, Seal):
-        log.header, log.state = SessionHeader(log.header.kind, None, None, None, None, 0, "{}"), "{}"
+        log.header, log.state = SEALED, "{}"
 
 
 def _put_run(log: _Log, put: PutRun, receipt: RunReceipt) -> None:

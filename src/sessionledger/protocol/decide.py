@@ -32,7 +32,16 @@ from sessionledger.protocol.rows import (
     Show,
 )
 
-__all__ = ["Decision", "Known", "StoredOperation", "StoredRun", "add_counters", "decide", "hidden_rows"]
+__all__ = [
+    "Decision",
+    "Known",
+    "StoredOperation",
+    "StoredRun",
+    "add_counters",
+    "decide",
+    "hidden_rows",
+    "needs_operation",
+]
 
 
 class StoredRun(Row, frozen=True):
@@ -71,6 +80,12 @@ class Decision(Row, frozen=True):
     head: Head | None = None
     created: bool = False
     writes: Sequence[tuple[Change, RunReceipt | None]] = ()
+    operation: StoredOperation | None = None  #: to be kept under the commit's operation id
+
+
+def needs_operation(commit: Commit) -> bool:
+    """Whether a commit is recognised by its operation id, which then has to be looked up: it puts no run."""
+    return not any(isinstance(change, PutRun) for change in commit.changes)
 
 
 def decide(commit: Commit, known: Known) -> Decision:
@@ -238,7 +253,8 @@ def _write(commit: Commit, known: Known) -> Decision:
         counts.forks,
         before.fork,
     )
-    return Decision(Committed(head, receipts), head, created, writes)
+    operation = StoredOperation(commit.digest, receipts) if needs_operation(commit) else None
+    return Decision(Committed(head, receipts), head, created, writes, operation)
 
 
 def _begin(commit: Commit, tombstone: Head | None) -> Head:

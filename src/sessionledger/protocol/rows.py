@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
+
+from sessionledger.records import RunStatus
 
 __all__ = [
     "FIRST",
     "LAST",
+    "OPEN_STATUSES",
+    "SEALED",
     "Body",
     "Change",
     "Commit",
@@ -62,6 +66,8 @@ __all__ = [
 Body: TypeAlias = str | bytes
 
 FIRST = 1  #: the first position, and the first seq
+#: Statuses of runs that may still be patched. A driver keeps the bodies of such runs where a patch is cheap.
+OPEN_STATUSES: Final = tuple(status.value for status in RunStatus if not status.terminal)
 LAST = 2**53  #: behind every position and seq: the open end of a range
 
 
@@ -119,6 +125,10 @@ class SessionHeader(Row, frozen=True):
     parent_session_id: str | None
     updated_at: int
     body: Body  #: all other fields but the state
+
+
+#: What a `Seal` leaves of a session's fields. Of its state it leaves "{}".
+SEALED: Final = SessionHeader("agent", None, None, None, None, 0, "{}")
 
 
 class SessionRow(Row, frozen=True):
@@ -287,7 +297,8 @@ class SetDeleted(Row, frozen=True):
 
 
 class Seal(Row, frozen=True):
-    """The first step of an erasure: drop the session's fields, state, name and counters, leave a tombstone.
+    """The first step of an erasure: drop the session's fields, state, name and counters, leave a tombstone with
+    the fields of `SEALED`.
 
     `Reason.FORKS` while `Head.forks` is more than `abandoned`; it is 0 afterwards. The rest goes by `Driver.erase`.
     """

@@ -13,6 +13,7 @@ import msgspec
 from sessionledger.drivers.statements import load_statements
 from sessionledger.errors import DecodeError
 from sessionledger.protocol.rows import (
+    OPEN_STATUSES,
     Body,
     ForkLink,
     FoundRuns,
@@ -73,7 +74,6 @@ _RUN = (
     "r.created_at, r.first_position, r.last_position, r.status, r.updated_at, r.finished_at, r.input_tokens, "
     "r.output_tokens, r.has_summary"
 )
-_OPEN = ("pending", "running", "paused")
 
 #: Positions of a block whose given ids are indexed together, once it is whole.
 ID_BLOCK = 1024
@@ -326,7 +326,7 @@ def find_runs(db: sqlite3.Connection, search: RunSearch) -> FoundRuns:
     if search.statuses is not None:
         where.append(f"r.status IN ({', '.join('?' * len(search.statuses))})")
         values += search.statuses
-        if set(search.statuses) <= set(_OPEN):
+        if set(search.statuses) <= set(OPEN_STATUSES):
             # said again in the words of the partial index, so that it is used
             where.append("r.status IN ('pending', 'running', 'paused')")
     if search.after is not None:

@@ -20,11 +20,13 @@ from sessionledger.protocol.decide import (
     add_counters,
     decide,
     hidden_rows,
+    needs_operation,
 )
 from sessionledger.protocol.rows import (
+    OPEN_STATUSES,
+    SEALED,
     Change,
     Commit,
-    Committed,
     MessageRow,
     Outcome,
     PatchRun,
@@ -61,7 +63,6 @@ _ENVIRONMENT = frozenset(
 _MAX_PARTICIPANTS = 50_000  #: that are remembered
 _MAX_SESSIONS = 5_000
 _COUNTERS = 19  #: the column of a head's counters
-_OPEN = frozenset({"pending", "running", "paused"})
 _decode_counters = msgspec.json.Decoder(dict[str, int]).decode
 _decode_receipts = msgspec.json.Decoder(tuple[RunReceipt, ...]).decode
 _encode = msgspec.json.Encoder().encode
@@ -149,14 +150,10 @@ def _commit(db: LedgerConnection, commit: Commit) -> Outcome:
     )
     for change, receipt in decision.writes:
         _put_change(db, session_key, commit, change, receipt, decision.head.version)
-    if isinstance(decision.outcome, Committed) and not _puts(commit):
-        receipts = _encode(decision.outcome.receipts).decode()
-        db.statements.execute(SQL["insert_operation"], (session_key, commit.operation_id, commit.digest, receipts))
+    if decision.operation is not None:
+        digest, receipts = decision.operation.digest, _encode(decision.operation.receipts).decode()
+        db.statements.execute(SQL["insert_operation"], (session_key, commit.operation_id, digest, receipts))
     return decision.outcome
-
-
-def _puts(commit: Commit) -> bool:
-    return any(isinstance(change, PutRun) for change in commit.changes)
 
 
 def _load_session(db: LedgerConnection, key: SessionKey) -> StoredSession | None:
@@ -190,7 +187,7 @@ def _known(db: LedgerConnection, commit: Commit, stored: StoredSession | None) -
                 newest[change.run_id] = StoredRun(*row)
         elif isinstance(change, Show) and execute(SQL["hide_exists"], (key, change.hide_id)).fetchone():
             hides.add(change.hide_id)
-    if not _puts(commit):
+    if needs_operation(commit):
         row = execute(SQL["operation"], (key, commit.operation_id)).fetchone()
         operation = None if row is None else StoredOperation(row[0], decoded(_decode_receipts, row[1], commit.key))
     return Known(head, operation, named, newest, frozenset(hides))
@@ -303,7 +300,7 @@ def _put_change(
         db.statements.execute(SQL["show"], (version, key, change.hide_id))
         return
     elif isinstance(change, Seal):
-        _put_header(db, key, SessionHeader("agent", None, None, None, None, 0, "{}"))
+        _put_header(db, key, SEALED)
         db.statements.execute(SQL["put_state"], (key, "{}"))
         db.statements.execute(SQL["insert_erasure"], (key, commit.key.namespace, commit.key.session_id))
         return
@@ -314,7 +311,7 @@ def _put_change(
 
 def _put_run(db: LedgerConnection, key: int, put: PutRun, receipt: RunReceipt) -> None:
     header, seq = put.header, receipt.run_seq
-    open_run = header.status in _OPEN
+    open_run = header.status in OPEN_STATUSES
     db.statements.execute(
         SQL["insert_run"],
         (
