@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from sessionledger.errors import UnsupportedError
+from sessionledger.errors import OutcomeUnknownError, StoreClosedError, UnsupportedError
 from sessionledger.waiting import Waiter, running_loop
 
 __all__ = ["Background"]
@@ -26,7 +26,7 @@ class Background:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self._group: TaskGroup | None = None
-        self._running = 0  #: works of `run`
+        self._awaited: set[Waiter[Any]] = set()  #: of the works of `run`
         self._idle: Waiter[None] | None = None
 
     async def open(self, *, scoped: bool, driver: str) -> None:
@@ -47,7 +47,10 @@ class Background:
         if self._group is not None:
             self._group.start_soon(work)
             return
-        task = asyncio.get_running_loop().create_task(work())
+        loop = running_loop()
+        if loop is None:
+            raise StoreClosedError("the store was closed: open it and repeat the call")
+        task = loop.create_task(work())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -58,23 +61,32 @@ class Background:
         async def settle() -> None:
             try:
                 waiter.set(await work())
-            except BaseException as error:
+            except Exception as error:
                 waiter.set(error)
-                if not isinstance(error, Exception):
-                    raise
+            except BaseException:
+                # it is the work that was cancelled, and not who waits for it
+                waiter.set(_closed())
+                raise
             finally:
-                self._running -= 1
-                if not self._running and self._idle is not None:
-                    self._idle.set(None)
-                    self._idle = None
+                self._forget(waiter)
 
-        self._running += 1
-        self.spawn(settle)
+        self._awaited.add(waiter)
+        try:
+            self.spawn(settle)
+        except StoreClosedError:
+            self._forget(waiter)
+            raise
         return await waiter.wait()
+
+    def _forget(self, waiter: Waiter[Any]) -> None:
+        self._awaited.discard(waiter)
+        if not self._awaited and self._idle is not None:
+            self._idle.set(None)
+            self._idle = None
 
     async def drain(self) -> None:
         """Wait for what `run` was called with, also where its caller no longer does."""
-        if self._running:
+        if self._awaited:
             self._idle = self._idle or Waiter()
             await self._idle.wait()
 
@@ -82,7 +94,15 @@ class Background:
         """What still runs has been waited for by its owner, or has had its time."""
         for task in list(self._tasks):
             task.cancel()
-        if self._group is not None:
-            self._group.cancel_scope.cancel()
-            await self._group.__aexit__(None, None, None)
-            self._group = None
+        # a task that is cancelled before it began does not settle anything itself
+        for waiter in list(self._awaited):
+            waiter.set(_closed())
+            self._forget(waiter)
+        group, self._group = self._group, None
+        if group is not None:
+            group.cancel_scope.cancel()
+            await group.__aexit__(None, None, None)
+
+
+def _closed() -> OutcomeUnknownError:
+    return OutcomeUnknownError("the store was closed while this was at work: open it and look at what was stored")

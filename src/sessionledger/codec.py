@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec.structs import force_setattr, replace
 
+from sessionledger.digest import digest
 from sessionledger.errors import DecodeError
 from sessionledger.protocol.rows import (
     Body,
@@ -40,11 +41,12 @@ __all__ = [
     "EMPTY",
     "RUN_PARTS",
     "body_of_run",
-    "encode_json",
+    "column_of_name",
     "from_micros",
     "header_of_run",
     "header_of_session",
     "link_of",
+    "message_count_of",
     "messages_from_rows",
     "now_micros",
     "parts_of_run",
@@ -64,7 +66,8 @@ T = TypeVar("T")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 EMPTY: Final = "{}"  #: the body of a session of which nothing more is known, and its state
-_MAX_COPY: Final = 256  #: characters of a text that is copied into a column
+_MAX_COPY: Final = 256  #: bytes of a text that is copied into a column
+_STAND_IN: Final = "\ufffc"  #: begins what stands in a column for a name that it cannot hold
 
 _encode = msgspec.json.Encoder().encode
 
@@ -86,7 +89,7 @@ class _RunBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class _SessionBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    name: str | None = None  #: where the column cannot hold it
+    name: str | None = None  #: where the column cannot hold it, and has another text
     summary: Any = None
     metadata: dict[str, Any] = {}
     extra: dict[str, Any] = {}
@@ -108,10 +111,6 @@ _decode_session = msgspec.json.Decoder(_SessionBody).decode
 _decode_dict = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def encode_json(value: Any) -> str:
-    return _encode(value).decode()
-
-
 def now_micros() -> int:
     return time.time_ns() // 1000
 
@@ -130,7 +129,9 @@ def _maybe(micros: int | None) -> datetime | None:
 
 def _copy(text: str | None) -> str | None:
     """A text for a column, or None where the column could not hold it exactly."""
-    return None if text is None or len(text) > _MAX_COPY or "\0" in text else text
+    if text is None or len(text) > _MAX_COPY or "\0" in text:
+        return None
+    return text if text.isascii() or len(text.encode()) <= _MAX_COPY else None
 
 
 # messages
@@ -291,14 +292,18 @@ def add_usage(one: Usage, other: Usage) -> Usage:
 
 def run_from_row(row: RunRow, session_id: str, messages: Sequence[Message] = (), *, message_count: int = 0) -> Run:
     try:
-        body = _decode(_decode_run, row.body)
-        parts = {name: _decode_part(name, part) for name, part in row.parts.items()}
-    except (msgspec.DecodeError, TypeError, UnicodeError) as error:
+        return _run(row, session_id, messages, message_count)
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise DecodeError(
             f"run {row.run_id!r} of session {session_id!r} is damaged ({error}): restore it from a backup",
             session_id=session_id,
             run_seq=row.seq,
         ) from error
+
+
+def _run(row: RunRow, session_id: str, messages: Sequence[Message], message_count: int) -> Run:
+    body = _decode(_decode_run, row.body)
+    parts = {name: _decode_part(name, part) for name, part in row.parts.items()}
     header = row.header
     return Run(
         run_id=row.run_id,
@@ -327,6 +332,11 @@ def run_from_row(row: RunRow, session_id: str, messages: Sequence[Message] = (),
     )
 
 
+def message_count_of(row: RunRow) -> int:
+    """Of a revision as it is stored, whatever is hidden or behind the end of a view."""
+    return sum(last - first + 1 for first, last in ((row.first_position, row.last_position), *row.segments))
+
+
 def usage_is_sum(row: RunRow) -> bool:
     """Whether the run's usage follows from its messages'."""
     part = row.parts.get("summed")
@@ -340,8 +350,17 @@ def _decode_part(name: str, part: Body) -> Any:
 # sessions
 
 
+def column_of_name(name: str | None) -> str | None:
+    """A session's name as its column has it, and whoever looks for it: another text where the column could not hold it,
+    but one that no other name has.
+    """
+    if name is None or (_copy(name) is not None and not name.startswith(_STAND_IN)):
+        return name
+    return f"{_STAND_IN}{digest(name.encode()).hex()}"
+
+
 def header_of_session(session: Session, at: int) -> SessionHeader:
-    name = _copy(session.name)
+    name = column_of_name(session.name)
     body = _SessionBody(
         name=session.name if name != session.name else None,
         summary=session.summary,
@@ -360,24 +379,27 @@ def header_of_session(session: Session, at: int) -> SessionHeader:
 
 
 def session_from_row(row: SessionRow) -> Session:
-    head, header = row.head, row.header
     try:
-        body = _decode(_decode_session, header.body)
-        state = _decode(_decode_dict, row.state) if row.state is not None else {}
-        kind = SessionKind(header.kind)
-    except (msgspec.DecodeError, TypeError, ValueError) as error:
-        session_id = head.key.session_id
+        return _session(row)
+    except (OverflowError, TypeError, ValueError) as error:
+        session_id = row.head.key.session_id
         raise DecodeError(
             f"session {session_id!r} is damaged ({error}): restore it from a backup", session_id=session_id
         ) from error
+
+
+def _session(row: SessionRow) -> Session:
+    head, header = row.head, row.header
+    body = _decode(_decode_session, header.body)
+    state = _decode(_decode_dict, row.state) if row.state is not None else {}
     return Session(
         session_id=head.key.session_id,
         namespace=head.key.namespace,
-        kind=kind,
+        kind=SessionKind(header.kind),
         user_id=head.user_id,
         agent_id=header.agent_id,
         current_agent=header.current_agent,
-        name=header.name if header.name is not None else body.name,
+        name=header.name if body.name is None else body.name,
         state=state,
         summary=body.summary,
         metadata=body.metadata,

@@ -22,7 +22,7 @@ from sessionledger.errors import (
 )
 from sessionledger.group import Grouper
 from sessionledger.protocol.driver import Driver
-from sessionledger.protocol.rows import Commit, Head, Outcome, SessionKey
+from sessionledger.protocol.rows import Commit, Committed, Head, Outcome, SessionKey
 from sessionledger.retry import retried
 from sessionledger.waiting import running_loop
 
@@ -31,6 +31,7 @@ __all__ = ["Context", "Limits", "Scope"]
 T = TypeVar("T")
 
 _MAX_LOCKS: Final = 1024
+_NEVER: Final = -1  #: a version that no log has
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +68,7 @@ class Context:
         self.background = Background()
         self._grouper = Grouper(driver, self.background, timeout)
         self._locks: OrderedDict[Hashable, anyio.Lock] = OrderedDict()
+        self._opening = anyio.Lock()
         self._pid: int | None = None
         self._loop: Any = None
 
@@ -76,6 +78,12 @@ class Context:
         if self._pid is not None:
             self.check()
             return
+        # whoever comes second finds it open, or opens it where the first could not
+        async with self._opening:
+            if self._pid is None:
+                await self._open(scoped=scoped)
+
+    async def _open(self, *, scoped: bool) -> None:
         await self.background.open(scoped=scoped, driver=self.driver.info.name)
         try:
             with Deadline(self.timeout, "is the storage reachable?"):
@@ -83,6 +91,8 @@ class Context:
         except BaseException:
             await self.background.close()
             raise
+        # what the one before has left unfinished is none of this one's
+        self._grouper = Grouper(self.driver, self.background, self.timeout)
         self._pid, self._loop = os.getpid(), _current_loop()
 
     async def close(self) -> None:
@@ -97,11 +107,12 @@ class Context:
                 await self._grouper.drain()
         finally:
             self._pid = None
-            self._grouper.close()
+            self._grouper.refuse()
             try:
                 with anyio.move_on_after(self.timeout, shield=True):
                     await self.driver.close()
             finally:
+                self._grouper.abandon()
                 await self.background.close()
 
     def check(self) -> None:
@@ -124,6 +135,12 @@ class Context:
 
     async def commit(self, commit: Commit) -> Outcome:
         return await self._grouper.commit(commit)
+
+    async def replay(self, commit: Commit) -> Committed | None:
+        """The outcome of a commit without runs, if it was done already; it is not done now."""
+        changed = msgspec.structs.replace(commit, changes=(), create=None, must_create=False, expected_version=_NEVER)
+        outcome = await self.commit(changed)
+        return outcome if isinstance(outcome, Committed) else None
 
     async def commit_alone(self, commit: Commit) -> Outcome:
         """A write that is this commit and nothing else, with its deadline."""

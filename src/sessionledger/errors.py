@@ -177,7 +177,9 @@ class UnavailableError(DriverError):
 
 
 class OutcomeUnknownError(DriverError):
-    """The storage was told to write and did not answer; repeating the call with the same ids settles it."""
+    """The storage was told to write and did not answer, or the store was closed meanwhile; repeating the call with the
+    same ids settles it.
+    """
 
 
 class DriverTimeoutError(DriverError, TimeoutError):
@@ -220,7 +222,7 @@ class UnsupportedError(SessionLedgerError):
 
 
 class StoreClosedError(SessionLedgerError):
-    """The store is not open."""
+    """The store is not open, or was closed before the call had its turn: nothing was stored."""
 
 
 class WrongLoopError(SessionLedgerError):

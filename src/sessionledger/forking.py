@@ -17,7 +17,7 @@ from sessionledger.codec import (
 from sessionledger.context import Context, Scope
 from sessionledger.counters import count_run, count_usage
 from sessionledger.digest import canonical, digest
-from sessionledger.errors import InvalidRecordError, RunNotFoundError
+from sessionledger.errors import InvalidRecordError
 from sessionledger.ids import derived_uuid, new_id
 from sessionledger.lineage import View, resolve
 from sessionledger.protocol.rows import (
@@ -28,6 +28,7 @@ from sessionledger.protocol.rows import (
     Head,
     NewSession,
     RunRow,
+    SessionKey,
     SessionRow,
 )
 from sessionledger.reading import (
@@ -41,8 +42,9 @@ from sessionledger.reading import (
     readable,
 )
 from sessionledger.records import Session
-from sessionledger.refusals import error_of, not_found
+from sessionledger.refusals import deleted, error_of, not_found, unknown_run
 from sessionledger.retry import retried
+from sessionledger.session_writes import SessionWrites
 from sessionledger.validate import check_count, check_id
 
 __all__ = ["fork"]
@@ -77,55 +79,115 @@ async def fork(
     view = await retried(lambda: resolve(context, head))
     point = await retried(lambda: _point(context, view, at))
     counters = await retried(lambda: _counters(context, view, row, point))
-    now = context.now()
-    # first the parent learns of it, so that it can not be deleted for good between the two steps
-    guard = Commit(
-        head.key,
-        derived_uuid("guard", operation, new_session_id),
-        request,
-        now,
-        (CountForks(1),),
-        owner=scope.user_id,
-        incarnation=head.incarnation,
-    )
-    outcome = await context.commit(guard)
-    if not isinstance(outcome, Committed):
-        raise error_of(outcome, guard)
-    parent = session_from_row(row)
-    new = NewSession(
-        header_of_session(replace(parent, updated_at=None), now),
-        state_of(parent),
-        head.user_id,
-        now,
-        link_of(head, point.position, point.seq),
-        counters,
-    )
+    new = _session(context, row, point, counters)
     creation = Commit(
-        scope.key(new_session_id), operation, request, now, (), create=new, must_create=True, owner=scope.user_id
+        scope.key(new_session_id),
+        operation,
+        request,
+        new.created_at,
+        (),
+        create=new,
+        must_create=True,
+        owner=scope.user_id,
     )
-    outcome = await context.commit(creation)
-    if not isinstance(outcome, Committed):
-        await _release(context, guard, head)
-        raise error_of(outcome, creation)
+    outcome = await _make(context, head, creation)
+    if not await _shared(context, head):
+        await SessionWrites(context, scope).undo(outcome.head)
+        raise deleted(session_id, erased=True)
     stored = None
     if outcome.replayed:
         stored = await retried(lambda: context.driver.session(creation.key, state=True))
     return session_from_row(stored or SessionRow(outcome.head, new.header, new.state, counters))
 
 
-async def _release(context: Context, guard: Commit, head: Head) -> None:
-    operation = derived_uuid("unguard", guard.operation_id)
-    await context.commit(
-        Commit(
-            guard.key,
-            operation,
-            guard.digest,
-            context.now(),
-            (CountForks(-1),),
-            on_deleted=True,
-            incarnation=head.incarnation,
-        )
+def _session(context: Context, row: SessionRow, point: _Point, counters: dict[str, int]) -> NewSession:
+    parent, now = session_from_row(row), context.now()
+    return NewSession(
+        header_of_session(replace(parent, updated_at=None), now),
+        state_of(parent),
+        row.head.user_id,
+        now,
+        link_of(row.head, point.position, point.seq),
+        counters,
     )
+
+
+async def _make(context: Context, parent: Head, creation: Commit) -> Committed:
+    """First the parent learns of it, so that it can not be deleted for good between the two steps."""
+    incarnation = await _incarnation(context, creation.key)
+    guard = await _guarded(context, _guard(parent, creation, incarnation))
+    outcome = await context.commit(creation)
+    if not isinstance(outcome, Committed):
+        await context.commit(_release(guard))
+        raise error_of(outcome, creation)
+    if outcome.head.incarnation != incarnation:
+        # the id was taken and given up meanwhile, perhaps by this fork's own repetition, which took its guard along
+        await context.commit(replace(_guard(parent, creation, outcome.head.incarnation), on_deleted=True))
+    return outcome
+
+
+async def _incarnation(context: Context, key: SessionKey) -> int:
+    """That of the session that is there, or would be made."""
+    row = await retried(lambda: context.driver.session(key, state=False))
+    return 1 if row is None else row.head.incarnation + row.head.erased
+
+
+def _guard(parent: Head, creation: Commit, incarnation: int) -> Commit:
+    """One for each time that the fork is made: its erasure takes the guard away."""
+    return Commit(
+        parent.key,
+        derived_uuid("guard", creation.operation_id, creation.key.session_id, str(incarnation)),
+        creation.digest,
+        creation.at,
+        (CountForks(1),),
+        owner=creation.owner,
+        incarnation=parent.incarnation,
+    )
+
+
+async def _guarded(context: Context, guard: Commit) -> Commit:
+    """The commit by which the parent counts the fork: this one, or one in its place."""
+    while True:
+        outcome = await context.commit(guard)
+        if not isinstance(outcome, Committed):
+            raise error_of(outcome, guard)
+        if not outcome.replayed or await context.replay(_release(guard)) is None:
+            return guard
+        # an earlier try was refused and has given its guard back
+        guard = replace(guard, operation_id=derived_uuid("guard again", guard.operation_id))
+
+
+def _release(guard: Commit) -> Commit:
+    return replace(
+        guard,
+        operation_id=derived_uuid("unguard", guard.operation_id),
+        changes=(CountForks(-1),),
+        on_deleted=True,
+        owner=None,
+    )
+
+
+async def _shared(context: Context, parent: Head) -> bool:
+    """Whether the parent is still there, now that the fork is found by whoever erases both.
+
+    A parent that is softly deleted may be about to be erased by somebody who looked for forks before this one was
+    made; a commit makes him look again, where he has not erased it yet.
+    """
+    row = await retried(lambda: context.driver.session(parent.key, state=False))
+    if row is None or row.head.erased or row.head.incarnation != parent.incarnation:
+        return False
+    if row.head.deleted_at is None:
+        return True
+    sign = Commit(
+        parent.key,
+        new_id(),
+        digest(b"shared"),
+        context.now(),
+        (CountForks(0),),
+        on_deleted=True,
+        incarnation=parent.incarnation,
+    )
+    return isinstance(await context.commit(sign), Committed)
 
 
 async def _point(context: Context, view: View, at: int | str | None) -> _Point:
@@ -146,10 +208,7 @@ async def _point(context: Context, view: View, at: int | str | None) -> _Point:
 async def _end_of_run(context: Context, view: View, run_id: str) -> _Point:
     found = await find_run(context, view, run_id)
     if found is None:
-        session_id = view.session_id
-        raise RunNotFoundError(
-            f"session {session_id!r} has no run {run_id!r}: give one of its runs", session_id=session_id, run_id=run_id
-        )
+        raise unknown_run(view.session_id, run_id, "give one of its runs")
     row = found[1][-1]
     pieces = pieces_of_run(view, PlacedRun(found[0], row))
     return _Point(pieces[-1].last if pieces else min(row.last_position, view.head.message_count), row.seq)

@@ -13,7 +13,7 @@ from functools import partial
 
 from sessionledger.background import Background
 from sessionledger.deadline import SETTLE, Deadline
-from sessionledger.errors import DriverError
+from sessionledger.errors import OutcomeUnknownError, StoreClosedError
 from sessionledger.protocol.driver import Driver
 from sessionledger.protocol.rows import Commit, Outcome, SessionKey
 from sessionledger.retry import retried
@@ -38,9 +38,11 @@ class Grouper:
         self._timeout = timeout
         self._patience = Patience(timeout)
         self._waiting: deque[_Pending] = deque()
+        self._written: list[list[_Pending]] = []  #: groups that are with the driver
         self._busy: set[SessionKey] = set()
         self._writers = 0
         self._idle: Waiter[None] | None = None
+        self._closed = False
 
     async def commit(self, commit: Commit) -> Outcome:
         pending = self._hand_in(commit)
@@ -59,6 +61,8 @@ class Grouper:
             pending.taken_back = True
 
     def _hand_in(self, commit: Commit) -> _Pending:
+        if self._closed:
+            raise _closed()
         pending = _Pending(commit)
         self._waiting.append(pending)
         if self._writers < self._driver.info.writers and commit.key not in self._busy:
@@ -66,7 +70,17 @@ class Grouper:
             self._background.spawn(self._write)
         return pending
 
-    def close(self) -> None:
+    def refuse(self) -> None:
+        """From now on nothing more is sent: whoever waits for his turn, or comes later, is told."""
+        self._closed = True
+        while self._waiting:
+            self._waiting.popleft().waiter.set(_closed())
+
+    def abandon(self) -> None:
+        """The driver is closed, so that nobody will learn any more what became of the commits that it had."""
+        for group in self._written:
+            for pending in group:
+                pending.waiter.set(_unknown())
         self._patience.close()
 
     async def drain(self) -> None:
@@ -80,10 +94,12 @@ class Grouper:
             while group := self._take():
                 keys = {pending.commit.key for pending in group}
                 self._busy |= keys
+                self._written.append(group)
                 try:
                     await self._write_group(group)
                 finally:
                     self._busy -= keys
+                    self._written.remove(group)
         finally:
             self._writers -= 1
             if not self._writers and self._idle is not None:
@@ -127,7 +143,17 @@ class Grouper:
 def _for_one(error: BaseException) -> BaseException:
     """An exception that several tasks raise needs a traceback in each."""
     if not isinstance(error, Exception):
-        return DriverError("the store was closed while it wrote: open it and repeat the call with the same ids")
+        return _unknown()
     twin = copy(error)
     twin.__cause__ = error.__cause__ or error
     return twin
+
+
+def _closed() -> StoreClosedError:
+    return StoreClosedError("the store was closed before this was written: open it and repeat the call")
+
+
+def _unknown() -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        "the store was closed while this was written: open it and repeat the call with the same ids to settle it"
+    )

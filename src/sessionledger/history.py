@@ -8,10 +8,10 @@ from typing import Final, NamedTuple
 import msgspec
 
 from sessionledger.context import Context, Scope
-from sessionledger.errors import RunNotFoundError
 from sessionledger.lineage import View
 from sessionledger.reading import MessageReader, PlacedRun, RunReader, begin, find_run, pieces_of_runs
 from sessionledger.records import Message
+from sessionledger.refusals import unknown_run
 from sessionledger.retry import retried
 from sessionledger.token import encode_token
 
@@ -144,11 +144,7 @@ class HistoryWalk:
     async def _seq_of(self, view: View, run_id: str) -> int:
         found = await find_run(self._context, view, run_id)
         if found is None:
-            raise RunNotFoundError(
-                f"session {self._session_id!r} has no run {run_id!r}: append it before its history is asked for",
-                session_id=self._session_id,
-                run_id=run_id,
-            )
+            raise unknown_run(self._session_id, run_id, "append it before its history is asked for")
         return found[1][-1].seq
 
     async def _last_summary(self, view: View, placed: PlacedRun) -> int | None:
@@ -185,24 +181,33 @@ class HistoryWalk:
                 yield self._window.wants(message)
 
 
+class _Held:
+    """A message that waits: how many of its calls are not answered, and whose call it answers."""
+
+    __slots__ = ("caller", "message", "unanswered")
+
+    def __init__(self, message: Message, caller: _Held | None = None) -> None:
+        self.message, self.caller = message, caller
+        self.unanswered = len(message.tool_calls)
+
+
 class Pairing:
     """Lets messages through, but no tool call without its result and no result without its call.
 
-    A message with calls waits until each is answered. When the user speaks before that, or too many messages wait, its
-    calls will not be answered: it goes on without them if it says something, else it is left out, and so are the
-    results of its other calls.
+    A result answers one call: of those with its id that wait, the latest. A message with calls waits until each is
+    answered. When the user speaks before that, or too many messages wait, its calls will not be answered: it goes on
+    without them if it says something, else it is left out, and so are the results of its other calls.
     """
 
     def __init__(self) -> None:
-        self._held: list[Message] = []
-        self._open: set[str] = set()
+        self._held: list[_Held] = []
+        self._open: dict[str, list[_Held]] = {}  #: by call id, the messages whose call waits for its result
 
     def feed(self, messages: Iterable[Message]) -> list[Message]:
         out: list[Message] = []
         for message in messages:
             if message.tool_calls:
-                self._held.append(message)
-                self._open.update([call.tool_call_id for call in message.tool_calls])
+                self._ask(message)
             elif message.tool_call_id is not None:
                 self._answer(message, out)
             elif not self._open:
@@ -211,33 +216,40 @@ class Pairing:
                 out += self.rest()
                 out.append(message)
             else:
-                self._held.append(message)
+                self._held.append(_Held(message))
             if len(self._held) > _MAX_HELD:
                 out += self.rest()
         return out
 
+    def _ask(self, message: Message) -> None:
+        held = _Held(message)
+        self._held.append(held)
+        for call in message.tool_calls:
+            self._open.setdefault(call.tool_call_id, []).append(held)
+
     def _answer(self, message: Message, out: list[Message]) -> None:
         assert message.tool_call_id is not None
-        if message.tool_call_id not in self._open:
+        callers = self._open.get(message.tool_call_id)
+        if callers is None:
             return
-        self._held.append(message)
-        self._open.discard(message.tool_call_id)
+        caller = callers.pop()
+        caller.unanswered -= 1
+        if not callers:
+            del self._open[message.tool_call_id]
+        self._held.append(_Held(message, caller))
         if not self._open:
-            out += self._held
+            out += [held.message for held in self._held]
             self._held = []
 
     def rest(self) -> list[Message]:
         """What waits, without the calls that nobody answered."""
-        held, unanswered = self._held, self._open
-        self._held, self._open = [], set()
-        dropped: set[str] = set()
+        waiting = self._held
+        self._held, self._open = [], {}
         out: list[Message] = []
-        for message in held:
-            calls = {call.tool_call_id for call in message.tool_calls}
-            if calls & unanswered:
-                dropped |= calls
-                if message.content:
-                    out.append(msgspec.structs.replace(message, tool_calls=()))
-            elif message.tool_call_id is None or message.tool_call_id not in dropped:
-                out.append(message)
+        for held in waiting:
+            if held.unanswered:
+                if held.message.content:
+                    out.append(msgspec.structs.replace(held.message, tool_calls=()))
+            elif held.caller is None or not held.caller.unanswered:
+                out.append(held.message)
         return out

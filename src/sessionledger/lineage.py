@@ -24,7 +24,7 @@ from sessionledger.protocol.rows import (
     SessionKey,
 )
 
-__all__ = ["Hiding", "Layer", "View", "resolve", "watch"]
+__all__ = ["Hiding", "Layer", "View", "resolve", "watch", "watch_session"]
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -87,13 +87,8 @@ class View(msgspec.Struct, frozen=True):
     def own(self) -> Layer:
         return self.layers[-1]
 
-    def of_position(self, position: int) -> int:
-        """The index of the layer that has it; positions behind the end are the last one's."""
-        return next(
-            (index for index, layer in enumerate(self.layers) if position <= layer.last_position), len(self.layers) - 1
-        )
-
     def of_seq(self, seq: int) -> int:
+        """The index of the layer that has it; seqs behind the end are the last one's."""
         return next((index for index, layer in enumerate(self.layers) if seq <= layer.last_seq), len(self.layers) - 1)
 
 
@@ -139,11 +134,16 @@ def watch(view: View, index: int, head: Head | None) -> None:
     """
     layer = view.layers[index]
     own = index == len(view.layers) - 1
-    gone = head is None or head.erased or head.incarnation != layer.incarnation
-    if gone or (own and head is not None and head.deleted_at is not None):
-        session_id = layer.key.session_id
+    watch_session(layer.key, layer.incarnation, head, deleted=not own)
+
+
+def watch_session(key: SessionKey, incarnation: int, head: Head | None, *, deleted: bool = False) -> None:
+    """The same of one session, whatever it shares; `deleted`: it may be softly deleted."""
+    gone = head is None or head.erased or head.incarnation != incarnation
+    if gone or (not deleted and head is not None and head.deleted_at is not None):
         raise SessionDeletedError(
-            f"session {session_id!r} was deleted while a cursor walked over it: begin again", session_id=session_id
+            f"session {key.session_id!r} was deleted while a cursor walked over it: begin again",
+            session_id=key.session_id,
         )
 
 
@@ -168,10 +168,12 @@ class Hiding:
     ) -> Hiding:
         """Of the layer itself and of those above it, which may hide what they inherited."""
         found: list[tuple[HiddenRow, Layer]] = []
-        for layer in view.layers[index:]:
+        for place, layer in enumerate(view.layers[index:], index):
             if layer.has_hidden:
-                rows = await context.driver.hidden(HiddenQuery(layer.key, positions, runs))
-                found += [(row, layer) for row in rows]
+                page = await context.driver.hidden(HiddenQuery(layer.key, positions, runs))
+                # a session that was erased since its messages were read hides nothing any more
+                watch(view, place, page.head)
+                found += [(row, layer) for row in page.rows]
         return cls(found)
 
     @classmethod

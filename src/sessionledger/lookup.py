@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from sessionledger.codec import parse_derived_id, run_from_row, session_from_row
 from sessionledger.context import Context, Scope
 from sessionledger.errors import ConflictError
-from sessionledger.lineage import View, resolve
-from sessionledger.protocol.rows import FIRST, MessageQuery, RunSearch, SessionRow
+from sessionledger.lineage import View
+from sessionledger.protocol.rows import FIRST, LAST, RunSearch, SessionRow
 from sessionledger.reading import (
     MessageReader,
     Piece,
     PlacedRun,
+    begin,
     find_run,
     pieces_of_run,
+    pieces_of_view,
     readable,
 )
 from sessionledger.records import Message, Run, Session
 from sessionledger.refusals import not_found
 from sessionledger.retry import retried
+from sessionledger.validate import is_text
 
 __all__ = ["get_message", "get_run", "get_session", "live_session"]
 
@@ -40,13 +41,6 @@ async def live_session(context: Context, scope: Scope, session_id: str) -> Sessi
     return row
 
 
-async def _view(context: Context, scope: Scope, session_id: str) -> View | None:
-    """As for a cursor, but a softly deleted session is None."""
-    row = await context.driver.session(scope.key(session_id), state=False)
-    head = scope.visible(row.head if row else None)
-    return None if head is None or head.deleted_at is not None else await resolve(context, head)
-
-
 async def get_run(
     context: Context, scope: Scope, run_id: str, session_id: str | None, revision: int | None
 ) -> Run | None:
@@ -54,7 +48,7 @@ async def get_run(
         session_id = await retried(lambda: _session_of(context, scope, run_id))
         if session_id is None:
             return None
-    view = await retried(lambda: _view(context, scope, session_id))
+    view = await retried(lambda: begin(context, scope, session_id, none_if_deleted=True))
     found = None if view is None else await retried(lambda: find_run(context, view, run_id))
     if view is None or found is None:
         return None
@@ -70,18 +64,26 @@ async def get_run(
 
 
 async def _session_of(context: Context, scope: Scope, run_id: str) -> str | None:
-    search = RunSearch(scope.namespace, _MANY_SESSIONS, scope.user_id, run_id)
-    found = await context.driver.find_runs(search)
-    sessions = [head.key.session_id for head, _, _ in found.rows]
+    sessions, more, after = list[str](), True, None
+    while more and len(sessions) < _MANY_SESSIONS:
+        many, size = _MANY_SESSIONS - len(sessions), context.limits.bytes
+        found = await context.driver.find_runs(
+            RunSearch(scope.namespace, many, size, scope.user_id, run_id, after=after)
+        )
+        sessions += [head.key.session_id for head, _, _ in found.rows]
+        more, after = found.more, found.rows[-1][2] if found.rows else after
     if len(sessions) > 1:
-        names = ", ".join(map(repr, sessions)) + (" …" if found.more else "")
+        names = ", ".join(map(repr, sessions)) + (" …" if more else "")
         raise ConflictError(f"run_id {run_id!r} is in the sessions {names}: name one of them", sessions=sessions)
     return sessions[0] if sessions else None
 
 
 async def get_message(context: Context, scope: Scope, session_id: str, message_id: str) -> Message | None:
-    view = await retried(lambda: _view(context, scope, session_id))
-    if view is None or not isinstance(message_id, str):
+    if not is_text(message_id):
+        # no message has such an id, and no storage can be asked for it
+        return None
+    view = await retried(lambda: begin(context, scope, session_id, none_if_deleted=True))
+    if view is None:
         return None
     given = await retried(lambda: _given(context, view, message_id))
     return given or await retried(lambda: _derived(context, view, message_id))
@@ -89,19 +91,10 @@ async def get_message(context: Context, scope: Scope, session_id: str, message_i
 
 async def _given(context: Context, view: View, message_id: str) -> Message | None:
     """The last visible message that was given that id."""
-    for index in range(len(view.layers) - 1, -1, -1):
-        layer = view.layers[index]
-        if layer.first_position > layer.last_position:
-            continue
-        ranges = [(layer.first_position, layer.last_position)]
-        query = MessageQuery(layer.key, ranges, context.limits.rows, context.limits.bytes, True, message_id)
-        page = await context.driver.messages(query)
-        # read as a page of its own, so that a message is shown by the same rules as everywhere
-        reader = MessageReader(context, view, [Piece(index, FIRST, FIRST)])
-        messages = await reader.take(index, 1, msgspec.structs.replace(page, more=False))
-        if messages:
-            return messages[0]
-    return None
+    pieces = pieces_of_view(view, FIRST, LAST, reverse=True)
+    reader = MessageReader(context, view, pieces, reverse=True, message_id=message_id)
+    messages = await reader.read(context.limits.rows)
+    return messages[0] if messages else None
 
 
 async def _derived(context: Context, view: View, message_id: str) -> Message | None:

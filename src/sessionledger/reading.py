@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 
 from sessionledger.codec import messages_from_rows
 from sessionledger.context import Context, Scope
-from sessionledger.errors import SessionDeletedError
 from sessionledger.lineage import Hiding, View, resolve, watch
 from sessionledger.protocol.rows import FIRST, LAST, Head, MessagePage, MessageQuery, RunQuery, RunRow, SessionKey
 from sessionledger.records import Message
+from sessionledger.refusals import deleted
 
 __all__ = [
     "MessageReader",
@@ -45,17 +45,17 @@ def readable(scope: Scope, head: Head | None) -> Head | None:
     """The head of a session that a read is about; None where there is nothing to read."""
     head = scope.visible(head)
     if head is not None and head.deleted_at is not None:
-        session_id = head.key.session_id
-        raise SessionDeletedError(
-            f"session {session_id!r} was deleted: restore_session brings it back", session_id=session_id
-        )
+        raise deleted(head.key.session_id, erased=False)
     return head
 
 
-async def begin(context: Context, scope: Scope, session_id: str) -> View | None:
+async def begin(context: Context, scope: Scope, session_id: str, *, none_if_deleted: bool = False) -> View | None:
     """The view of a session as it is now; None where there is nothing to read."""
     row = await context.driver.session(scope.key(session_id), state=False)
-    head = readable(scope, row.head if row else None)
+    head = row.head if row else None
+    if none_if_deleted and head is not None and head.deleted_at is not None:
+        return None
+    head = readable(scope, head)
     return None if head is None else await resolve(context, head)
 
 
@@ -99,10 +99,12 @@ class MessageReader:
         *,
         reverse: bool = False,
         include_hidden: bool = False,
+        message_id: str | None = None,
     ) -> None:
+        """With `message_id`: only messages that were given that id."""
         self._context, self._view = context, view
         self._pieces = deque(_joined(pieces, reverse))
-        self._reverse, self._include_hidden = reverse, include_hidden
+        self._reverse, self._include_hidden, self._message_id = reverse, include_hidden, message_id
 
     @property
     def done(self) -> bool:
@@ -115,7 +117,7 @@ class MessageReader:
             ranges = self._ranges(index)
             limits = self._context.limits
             page = await self._context.driver.messages(
-                MessageQuery(self._view.layers[index].key, ranges, want, limits.bytes, self._reverse)
+                MessageQuery(self._view.layers[index].key, ranges, want, limits.bytes, self._reverse, self._message_id)
             )
             watch(self._view, index, page.head)
             messages = await self.take(index, len(ranges), page)
@@ -264,6 +266,7 @@ async def revisions(context: Context, view: View, index: int, run_id: str) -> li
     query = RunQuery(layer.key, context.limits.rows, context.limits.bytes, run_id=run_id)
     while True:
         page = await context.driver.runs(query)
+        watch(view, index, page.head)
         rows += [row for row in page.rows if layer.knows(row) and row.revision > (rows[-1].revision if rows else 0)]
         if not page.more:
             return rows

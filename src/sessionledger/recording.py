@@ -5,27 +5,34 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import msgspec
 
 from sessionledger.background import Background
-from sessionledger.errors import InvalidRecordError, RunFinishedError, SessionLedgerError
+from sessionledger.errors import DriverError, InvalidRecordError, RunFinishedError, SessionLedgerError
 from sessionledger.ids import new_id
+from sessionledger.protocol.rows import LAST
 from sessionledger.protocol.store import UNSET, SessionStore, Unset
 from sessionledger.records import AppendReceipt, Message, Run, RunStatus, Usage
 from sessionledger.waiting import Waiter
 
 __all__ = ["Recorder", "recording"]
 
+_NO_VERSION: Final = LAST  #: that no session's log has
+
 
 class Recorder:
     """Implements `RunRecorder` on the public API."""
 
     def __init__(self, store: SessionStore, run: Run) -> None:
-        self._store, self._run = store, run
+        # the id is made here and not by the append: one that was not answered is found again by it
+        self._run_id = new_id() if run.run_id is None else run.run_id
+        self._store = store
+        self._run = msgspec.structs.replace(run, run_id=self._run_id, status=RunStatus.RUNNING)
         self._begun: Waiter[None] = Waiter()
+        self._in_doubt = False  #: the append failed, and the run may be stored
         self._receipt: AppendReceipt | None = None
         self._partial: Message | None = None
         self._unsettled: tuple[Sequence[Message], str] | None = (
@@ -35,7 +42,7 @@ class Recorder:
 
     @property
     def run_id(self) -> str:
-        return self.receipt.run_id
+        return self._run_id
 
     @property
     def receipt(self) -> AppendReceipt:
@@ -45,6 +52,9 @@ class Recorder:
     async def begin(self) -> None:
         try:
             self._receipt = await self._store.append(self._run)
+        except DriverError:
+            self._in_doubt = True
+            raise
         finally:
             self._begun.set(None)
 
@@ -93,6 +103,8 @@ class Recorder:
     async def abandon(self, error: BaseException) -> None:
         """Finish a run whose block ended by an exception, with the answer as far as it had come."""
         await self._begun.wait()
+        if self._in_doubt:
+            await self._look_for_run()
         if self._receipt is None or self._finished:
             return
         # a generator that is closed has lost its listener
@@ -114,6 +126,17 @@ class Recorder:
         except RunFinishedError:
             pass
 
+    async def _look_for_run(self) -> None:
+        """Once more what `begin` did, as a write that can only be a replay: it comes behind the first one, which may be
+        on its way, and stores nothing if that did not.
+        """
+        try:
+            self._receipt = await self._store.append(self._run, expected_version=_NO_VERSION)
+        except DriverError:
+            raise
+        except SessionLedgerError:
+            pass
+
     async def _add_again(self, messages: Sequence[Message], operation_id: str) -> None:
         await self._update(messages=messages, operation_id=operation_id)
         self._partial = None
@@ -121,7 +144,7 @@ class Recorder:
 
 @asynccontextmanager
 async def recording(store: SessionStore, background: Background, run: Run) -> AsyncIterator[Recorder]:
-    recorder = Recorder(store, msgspec.structs.replace(run, status=RunStatus.RUNNING))
+    recorder = Recorder(store, run)
     try:
         await background.run(recorder.begin)
         yield recorder
@@ -130,8 +153,8 @@ async def recording(store: SessionStore, background: Background, run: Run) -> As
             with anyio.CancelScope(shield=True):
                 await background.run(partial(recorder.abandon, error))
         except SessionLedgerError as second:
-            # the block's own exception says more; the run stays there as running
-            error.add_note(f"its run could not be finished: {second}")
+            # the first exception says more; the run stays there as running
+            error.add_note(f"its run {recorder.run_id!r} could not be finished: {second}")
         raise
     await background.run(recorder.complete)
 

@@ -294,7 +294,10 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """Some items of a cursor, and the place behind them; None: there is no more."""
+    """Some items of a cursor, and the place behind them; None: there is no more.
+
+    Of `history` and `switches`, which begin nowhere but at their beginning, it only tells whether there is more.
+    """
 
     items: Sequence[T]
     next_token: str | None = None

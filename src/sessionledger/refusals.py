@@ -15,12 +15,19 @@ from sessionledger.errors import (
 )
 from sessionledger.protocol.rows import Commit, Reason, Refused
 
-__all__ = ["deleted", "error_of", "not_found", "run_not_found"]
+__all__ = ["deleted", "error_of", "not_found", "run_not_found", "unknown_run"]
 
 
 def not_found(session_id: str) -> SessionNotFoundError:
     return SessionNotFoundError(
         f"there is no session {session_id!r}: append to it or create it first", session_id=session_id
+    )
+
+
+def unknown_run(session_id: str, run_id: str, remedy: str) -> RunNotFoundError:
+    """Neither its own, nor inherited."""
+    return RunNotFoundError(
+        f"session {session_id!r} has no run {run_id!r}: {remedy}", session_id=session_id, run_id=run_id
     )
 
 

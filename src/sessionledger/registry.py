@@ -46,7 +46,7 @@ def open_store(url: str, *, timeout: float | None = 30.0, **options: Any) -> Sto
 
     `DriverNotFoundError` when no installed driver takes the URL's scheme, `MissingDependencyError` when the driver
     lacks a package, `DriverIncompatibleError` when it is of another protocol version, `InvalidRecordError` for an
-    unknown option.
+    unknown option or a URL with a fragment.
     """
     parsed = parse_url(url)
     factory = _load(_find(parsed.scheme))
@@ -79,7 +79,9 @@ def drivers() -> list[InstalledDriver]:
 
 
 def parse_url(url: str) -> StoreURL:
-    """`DriverNotFoundError` when it is no URL; its text is not shown, because it may hold a secret."""
+    """`DriverNotFoundError` when it is no URL, `InvalidRecordError` when it has a fragment; its text is not shown,
+    because it may hold a secret.
+    """
     scheme, colon, _ = url.partition(":") if isinstance(url, str) else ("", "", "")
     if not colon or not _SCHEME(scheme.lower()):
         raise DriverNotFoundError(
@@ -92,6 +94,10 @@ def parse_url(url: str) -> StoreURL:
             f"the store's URL of scheme {scheme!r} is malformed: write [, ] and @ in a password as %5B, %5D and %40",
             scheme=scheme,
         ) from error
+    if "#" in url:
+        raise InvalidRecordError(
+            "the store's URL has a '#', which ends its path: write %23 for one in a name", path="url"
+        )
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     return StoreURL(scheme=scheme.lower(), text=url, path=unquote(parts.path), authority=parts.netloc, query=query)
 

@@ -15,6 +15,7 @@ from sessionledger.codec import (
     body_of_run,
     header_of_run,
     header_of_session,
+    message_count_of,
     parts_of_run,
     rows_of_messages,
     run_from_row,
@@ -44,7 +45,6 @@ from sessionledger.protocol.rows import (
     Reason,
     Refused,
     RunHeader,
-    RunQuery,
     RunReceipt,
     RunRow,
     SessionHeader,
@@ -61,8 +61,9 @@ from sessionledger.records import (
     SessionKind,
     Usage,
 )
-from sessionledger.refusals import deleted, error_of, not_found, run_not_found
+from sessionledger.refusals import error_of, not_found, run_not_found
 from sessionledger.retry import backoff, retried
+from sessionledger.revisions import NextRevision, newest_run, next_revision
 from sessionledger.validate import check_id, check_json, checked_run, checked_switch
 
 __all__ = ["RunUpdate", "RunWrites"]
@@ -88,8 +89,11 @@ class RunUpdate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _KnownRun(msgspec.Struct, frozen=True):
-    """An open run as this process left it: an update need not read it first. A wrong memory only costs one attempt."""
+    """An open run as this process left it: an update need not read it first. A wrong memory only costs one attempt:
+    the run is patched in this incarnation of its session, with this revision and number of patches, or not at all.
+    """
 
+    incarnation: int
     revision: int
     patch: int
     header: RunHeader
@@ -160,7 +164,9 @@ class RunWrites:
             expected_version=expected_version,
         )
         async with self._context.lock(commit.key):
-            outcome = await self._append_after_reading(commit, prepared, state, switch, revise=revise)
+            outcome = await self._append_after_reading(
+                commit, prepared, state, switch, revise=revise, operation_id=operation_id
+            )
         return _receipts(outcome, commit)
 
     def _prepare(self, runs: Sequence[Run], operation_id: str | None, *, revise: bool) -> list[_Prepared]:
@@ -209,22 +215,20 @@ class RunWrites:
                 path=path,
             )
 
-    def _put(self, item: _Prepared, at: int, before: RunRow | None = None) -> PutRun:
-        """The change that stores a run, or the revision behind `before`; the same revision again when it is equal."""
+    def _put(self, item: _Prepared, at: int, revision: NextRevision | None = None) -> PutRun:
+        """The change that stores a run, or a later revision of one."""
         run = item.run
         usage = run.usage if run.usage is not None else usage_of_messages(run.messages)
         created_at = at if run.created_at is None else to_micros(run.created_at)
         counters = count_run(run.messages, usage)
         counters[f"status/{run.status.value}"] = 1
-        revision = 1
-        if before is not None:
-            revision = before.revision if before.digest == item.digest else before.revision + 1
-            old = f"status/{before.header.status}"
+        if revision is not None:
+            old = f"status/{revision.status_before}"
             counters[old] = counters.get(old, 0) - 1
         return PutRun(
             item.run_id,
-            revision,
-            item.digest,
+            1 if revision is None else revision.number,
+            item.digest if revision is None else revision.digest,
             run.user_id or self._scope.user_id,
             run.agent_id,
             run.parent_run_id,
@@ -244,6 +248,7 @@ class RunWrites:
         switch: AgentSwitch | None,
         *,
         revise: bool,
+        operation_id: str | None,
     ) -> Committed | Refused:
         """An append that depends on what is stored: it is tried again while others change that."""
         again = {Reason.STATE_VERSION, Reason.INCARNATION, Reason.RUN_CHANGED}
@@ -252,39 +257,32 @@ class RunWrites:
         switch_id = new_id() if switch is None or switch.switch_id is None else switch.switch_id
         attempt = 0
         while True:
-            changes: list[Change] = []
-            for item in prepared:
-                before = await self._newest(commit.key, item.run_id) if revise else None
-                changes.append(self._put(item, commit.at, before))
-            if state is not None or switch is not None:
-                trial = await self._with_session(
-                    commit, prepared[0].run, changes, state, switch, switch_id, revise=revise
-                )
+            if revise:
+                trial = await self._with_revisions(commit, prepared, operation_id)
             else:
-                trial = replace(commit, changes=changes)
+                trial = replace(commit, changes=[self._put(item, commit.at) for item in prepared])
+            if state is not None or switch is not None:
+                trial = await self._with_session(trial, prepared[0].run, state, switch, switch_id, revise=revise)
             outcome = await self._context.commit(trial)
             if isinstance(outcome, Committed) or outcome.reason not in again:
                 return outcome
             attempt += 1
             await anyio.sleep(backoff(attempt))
 
-    async def _newest(self, key: SessionKey, run_id: str) -> RunRow:
-        """The newest revision of a run of the session's own."""
-        limits = self._context.limits
-        query = RunQuery(key, 1, limits.bytes, bodies=False, run_id=run_id, reverse=True)
-        page = await retried(lambda: self._context.driver.runs(query))
-        head = self._scope.visible(page.head)
-        if head is not None and head.deleted_at is not None:
-            raise deleted(key.session_id, erased=False)
-        if head is None or not page.rows:
-            raise run_not_found(key.session_id, run_id)
-        return page.rows[0]
+    async def _with_revisions(self, commit: Commit, prepared: Sequence[_Prepared], operation_id: str | None) -> Commit:
+        """The commit, with the next revision of each run, in the incarnation in which the first was looked up."""
+        changes: list[Change] = []
+        incarnation: int | None = None
+        for item in prepared:
+            revision = await next_revision(self._context, self._scope, commit, item.run_id, item.digest, operation_id)
+            incarnation = incarnation or revision.incarnation
+            changes.append(self._put(item, commit.at, revision))
+        return replace(commit, changes=changes, incarnation=incarnation)
 
     async def _with_session(
         self,
         commit: Commit,
         run: Run,
-        changes: list[Change],
         state: Mapping[str, Any] | None,
         switch: AgentSwitch | None,
         switch_id: str,
@@ -299,6 +297,7 @@ class RunWrites:
             head = Head(commit.key, 1, 0, 0, 0, 0, first.user_id, commit.at, commit.at)
             row = SessionRow(head, first.header, first.state, {})
         session = session_from_row(row)
+        changes = [*commit.changes]
         if switch is not None:
             from_agent = session.current_agent if switch.from_agent is None else switch.from_agent
             changes.append(PutSwitch(switch_to_row(switch, switch_id, from_agent, commit.at)))
@@ -314,7 +313,7 @@ class RunWrites:
             commit,
             changes=changes,
             create=create,
-            incarnation=row.head.incarnation,
+            incarnation=commit.incarnation or row.head.incarnation,
             expected_state_version=row.head.state_version,
         )
 
@@ -331,14 +330,14 @@ class RunWrites:
             attempt = 0
             while True:
                 patch, after = await self._plan(commit, update, self._known.pop(place, None))
-                outcome = await self._context.commit(replace(commit, changes=(patch,)))
+                outcome = await self._context.commit(replace(commit, changes=(patch,), incarnation=after.incarnation))
                 if isinstance(outcome, Committed):
                     if not outcome.replayed and not RunStatus(after.header.status).terminal:
                         self._remember(place, after)
                     return receipt_of(outcome.receipts[0], outcome)
-                if outcome.reason is not Reason.RUN_CHANGED:
+                if outcome.reason not in (Reason.RUN_CHANGED, Reason.INCARNATION):
                     raise error_of(outcome, commit)
-                if patch.expected_patch == _NEVER:
+                if outcome.reason is Reason.RUN_CHANGED and patch.expected_patch == _NEVER:
                     raise _status_refusal(after.header.status, session_id, update) or run_not_found(
                         session_id, update.run_id
                     )
@@ -357,8 +356,12 @@ class RunWrites:
         row, session_id = None, commit.key.session_id
         merges = update.metadata is not None or update.extra is not None
         if known is None or merges or _status_refusal(known.header.status, session_id, update) is not None:
-            row = await self._read_run(commit.key, update.run_id)
-            known = _known_of(row, session_id)
+            head, row = await newest_run(self._context, self._scope, commit.key, update.run_id, bodies=True)
+            if head is None:
+                raise not_found(session_id)
+            if row is None:
+                raise run_not_found(session_id, update.run_id)
+            known = _known_of(head, row)
         if _status_refusal(known.header.status, session_id, update) is not None:
             return PatchRun(update.run_id, known.revision, _NEVER, known.header, {}, (), {}), known
         fields = dict(update.fields)
@@ -368,19 +371,6 @@ class RunWrites:
                 assert row is not None
                 fields[name] = {**getattr(run_from_row(row, session_id), name), **new}
         return _patch(update, known, fields, commit.at, copies=self._context.driver.info.message_copies)
-
-    async def _read_run(self, key: SessionKey, run_id: str) -> RunRow:
-        limits = self._context.limits
-        query = RunQuery(key, 1, limits.bytes, run_id=run_id, reverse=True)
-        page = await retried(lambda: self._context.driver.runs(query))
-        head = self._scope.visible(page.head)
-        if head is None:
-            raise not_found(key.session_id)
-        if head.deleted_at is not None:
-            raise deleted(key.session_id, erased=False)
-        if not page.rows:
-            raise run_not_found(key.session_id, run_id)
-        return page.rows[0]
 
 
 def _receipts(outcome: Committed | Refused, commit: Commit) -> list[AppendReceipt]:
@@ -426,10 +416,11 @@ def _new(session: Session, at: int) -> NewSession:
     return NewSession(header_of_session(session, at), state_of(session), session.user_id, at)
 
 
-def _known_of(row: RunRow, session_id: str) -> _KnownRun:
-    run = run_from_row(row, session_id)
-    count = sum(last - first + 1 for first, last in ((row.first_position, row.last_position), *row.segments))
-    return _KnownRun(row.revision, row.patch, row.header, run.usage, usage_is_sum(row), count)
+def _known_of(head: Head, row: RunRow) -> _KnownRun:
+    run = run_from_row(row, head.key.session_id)
+    return _KnownRun(
+        head.incarnation, row.revision, row.patch, row.header, run.usage, usage_is_sum(row), message_count_of(row)
+    )
 
 
 def _status_refusal(status: str, session_id: str, update: RunUpdate) -> Exception | None:
@@ -485,4 +476,5 @@ def _patch(
         {name: count for name, count in counters.items() if count},
     )
     count = known.message_count + len(update.messages)
-    return patch, _KnownRun(known.revision, known.patch + 1, header, usage, summed, count)
+    after = replace(known, patch=known.patch + 1, header=header, usage=usage, summed=summed, message_count=count)
+    return patch, after

@@ -181,7 +181,14 @@ class SessionWrites:
                 if row is None or self._scope.visible(row.head) is None:
                     raise not_found(session_id)
                 before = session_from_row(row)
-                after = _changed(before, change)
+                try:
+                    after = _changed(before, change)
+                except Exception:
+                    # it may be the repetition of a call that was done, and forbid what it has changed itself
+                    replay = None if operation_id is None else await self._context.replay(commit)
+                    if replay is None:
+                        raise
+                    return await self._stored(replay, commit)
                 trial = replace(
                     commit,
                     changes=_patches(before, after, commit.at),
@@ -224,8 +231,7 @@ class SessionWrites:
         head = row.head if row is not None else None
         if head is not None and head.erased and self._scope.sees(head):
             # whoever erased it may have been stopped before it was done
-            await release_parent(self._context, head)
-            await self._erase_rows(head)
+            await self._finish(head)
         return self._scope.visible(head)
 
     async def _mark(self, session_id: str, change: Change, name: str, operation_id: str | None) -> bool:
@@ -250,32 +256,48 @@ class SessionWrites:
             owner=self._scope.user_id,
         )
 
+    async def undo(self, head: Head) -> None:
+        """Erase a session that should not have been made, whoever built on it."""
+        await self._erase(head, forks=True, operation_id=None)
+
     async def _erase(self, head: Head, *, forks: bool, operation_id: str | None) -> bool:
         session_id = head.key.session_id
-        outcome = await self._seal(session_id, forks=forks, operation_id=operation_id)
+        outcome = await self._seal(head, forks=forks, operation_id=operation_id)
         if isinstance(outcome, Refused):
             if outcome.reason is Reason.FORKS:
                 raise await self._has_forks(session_id)
             if outcome.reason is not Reason.ERASED:
                 # it went away, or changed hands, since its head was read
                 return False
-        await release_parent(self._context, head)
-        await self._erase_rows(head)
+        await self._finish(head)
         return True
 
-    async def _seal(self, session_id: str, *, forks: bool, operation_id: str | None) -> Outcome:
+    async def _seal(self, head: Head, *, forks: bool, operation_id: str | None) -> Outcome:
+        session_id, hidden = head.key.session_id, None
         while True:
             children = await self._children(session_id) if forks else []
             for child in children:
                 await self._erase(child, forks=True, operation_id=None)
-            outcome = await self._change(session_id, Seal(), "erase", operation_id)
-            if not forks or isinstance(outcome, Committed) or outcome.reason is not Reason.FORKS:
+            erasure = self._commit(session_id, Seal(), "erase", operation_id)
+            if hidden is not None and not children:
+                # forks that are counted but not made: whoever began them was stopped, or finds out when he makes them
+                erasure = replace(erasure, changes=(Seal(hidden.forks),), expected_version=hidden.version)
+            outcome = await self._context.commit(replace(erasure, incarnation=head.incarnation))
+            if not forks or isinstance(outcome, Committed) or outcome.reason not in (Reason.FORKS, Reason.VERSION):
                 return outcome
-            if not children and outcome.head is not None:
-                # guards of forks that were never made: whoever began them was stopped in between
-                await self._change(session_id, CountForks(-outcome.head.forks), "unguard", None)
+            # whoever has made a fork looks at its parent: the forks of those who do not find it deleted are listed now
+            outcome = await self._hide(head)
+            if isinstance(outcome, Refused):
+                return outcome
+            hidden = outcome.head
 
-    async def _erase_rows(self, head: Head) -> None:
+    async def _hide(self, head: Head) -> Outcome:
+        mark = self._commit(head.key.session_id, SetDeleted(self._context.now()), "delete", None)
+        return await self._context.commit(replace(mark, incarnation=head.incarnation))
+
+    async def _finish(self, head: Head) -> None:
+        """What follows a seal."""
+        await release_parent(self._context, head)
         more = True
         while more:
             more = await retried(lambda: self._context.driver.erase(head.key, limit=_ERASE_ROWS))

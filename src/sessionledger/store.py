@@ -12,6 +12,7 @@ from typing import Any, Self, overload
 import msgspec
 
 from sessionledger.arguments import micros_of, one_of, passes, place_of, statuses_of, texts_of, wider
+from sessionledger.codec import column_of_name
 from sessionledger.context import Context, Scope
 from sessionledger.counters import stats_from_row
 from sessionledger.cursor import PagedCursor
@@ -41,7 +42,7 @@ from sessionledger.retry import retried
 from sessionledger.run_writes import RunUpdate, RunWrites
 from sessionledger.session_writes import SessionWrites
 from sessionledger.token import decode_token
-from sessionledger.validate import check_count, check_id, checked_run
+from sessionledger.validate import check_count, check_id, check_text, checked_run
 from sessionledger.walks import MessageWalk, RunSearchWalk, RunWalk, SessionWalk, SwitchWalk
 
 __all__ = ["Store"]
@@ -102,13 +103,15 @@ class Store:
         for value, path in ((user_id, "user_id"), (agent_id, "agent_id")):
             if value is not None:
                 check_id(value, path)
+        if name is not None:
+            check_text(name, "name")
         query = SessionQuery(
             self._scope.namespace,
             0,
             user_id if self._scope.user_id is None else self._scope.user_id,
             agent_id,
             None if kind is None else one_of(SessionKind, kind, "kind"),
-            name,
+            column_of_name(name),
             micros_of(active_after, "active_after"),
             micros_of(active_before, "active_before"),
             include_deleted,
@@ -346,6 +349,7 @@ class Store:
         search = RunSearch(
             self._scope.namespace,
             0,
+            0,
             self._scope.user_id,
             None,
             None if statuses is None else sorted(statuses),
@@ -395,7 +399,8 @@ class Store:
             raise InvalidRecordError(
                 "runs without a session take no last, include_messages or seq: go on with a token, read each by get_run"
             )
-        over = msgspec.json.encode(search).decode()
+        # a place is in the driver's own words, which no other one reads
+        over = msgspec.json.encode((self._context.driver.info.name, search)).decode()
         if place is not None:
             search = msgspec.structs.replace(search, after=decode_token(place, "run-search", over, str))
         return PagedCursor(self._context, lambda: RunSearchWalk(self._context, search, over), page_size)

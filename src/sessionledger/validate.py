@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, TypeVar, get_args
 
@@ -19,13 +19,24 @@ from sessionledger.digest import canonical
 from sessionledger.errors import InvalidRecordError
 from sessionledger.records import TOKEN_COUNTS, AgentSwitch, Message, Run, Session, ToolCall, Usage
 
-__all__ = ["MAX_DEPTH", "check_count", "check_id", "check_json", "checked_run", "checked_session", "checked_switch"]
+__all__ = [
+    "MAX_DEPTH",
+    "check_count",
+    "check_id",
+    "check_json",
+    "check_text",
+    "checked_run",
+    "checked_session",
+    "checked_switch",
+    "is_text",
+]
 
 MAX_DEPTH: Final = 100  #: of lists and dicts inside one another, in one field
 MAX_DIGITS: Final = 4300  #: of an integer: Python's own limit
 MAX_COST_DIGITS: Final = 1000  #: of a cost, before and behind the point
 MAX_COUNT: Final = 2**63 - 1  #: of tokens and the like: what a column of a database holds
 MAX_ID_BYTES: Final = 256
+_EDGES: Final = frozenset({1, 9999})  #: the years in which a time can be one that UTC has no year for
 
 T = TypeVar("T")
 
@@ -73,9 +84,13 @@ def checked_run(run: Run, path: str = "run") -> bytes:
                 check_id(message.message_id, f"{path}.messages[{index}].message_id")
     if run.usage is not None:
         _check_usage(run.usage, path)
+    for name in ("created_at", "updated_at", "finished_at"):
+        _check_time(getattr(run, name), path, name)
     for index, message in enumerate(run.messages):
         if message.usage is not None:
             _check_usage(message.usage, path, index)
+        if message.created_at is not None:
+            _check_time(message.created_at, path, "created_at", index)
         if not message.role or not message.kind:
             where = f"{path}.messages[{index}]"
             raise InvalidRecordError(f"{where} has an empty role or kind: name them", path=where)
@@ -111,8 +126,23 @@ def _check_usage(usage: Usage, path: str, index: int | None = None) -> None:
         _check_cost(usage.cost, f"{where}.cost")
 
 
+def _check_time(moment: datetime | None, path: str, name: str, index: int | None = None) -> None:
+    """Times are stored in UTC, where one at the edge of the calendar may lie in a year that no `datetime` has."""
+    if moment is None or moment.year not in _EDGES:
+        return
+    try:
+        moment.astimezone(UTC)
+    except OverflowError as error:
+        where = f"{path}.{name}" if index is None else f"{path}.messages[{index}].{name}"
+        raise InvalidRecordError(
+            f"{where} is {moment.isoformat()}, in UTC outside the years 1 to 9999: give a time between", path=where
+        ) from error
+
+
 def _check_cost(cost: Decimal, path: str) -> None:
     """Costs are added up exactly: one that is astronomically large or small would cost as many digits."""
+    if not cost.is_finite():
+        raise InvalidRecordError(f"{path} is {cost}: give a finite number", path=path)
     exponent = cost.as_tuple().exponent
     if isinstance(exponent, int) and (cost.adjusted() > MAX_COST_DIGITS or exponent < -MAX_COST_DIGITS):
         raise InvalidRecordError(f"{path} has over {MAX_COST_DIGITS} digits: round it", path=path)
@@ -124,6 +154,8 @@ def checked_session(session: Session, path: str = "session") -> bytes:
     text = _round_trip(session, _decode_session, path)
     check_id(session.session_id, f"{path}.session_id")
     check_id(session.namespace, f"{path}.namespace", empty=True)
+    for name in ("created_at", "updated_at", "last_activity_at", "deleted_at"):
+        _check_time(getattr(session, name), path, name)
     for name in ("user_id", "agent_id", "current_agent", "parent_session_id", "forked_from"):
         value = getattr(session, name)
         if value is not None:
@@ -135,6 +167,7 @@ def checked_switch(switch: AgentSwitch, path: str = "switch") -> bytes:
     if type(switch) is not AgentSwitch:
         raise InvalidRecordError(f"{path} is {_short(switch)}: give a sessionledger.AgentSwitch", path=path)
     text = _round_trip(switch, _decode_switch, path)
+    _check_time(switch.switched_at, path, "switched_at")
     for name in ("switch_id", "from_agent", "to_agent"):
         value = getattr(switch, name)
         if value is not None:
@@ -151,7 +184,8 @@ def _round_trip(record: T, decode: Callable[[bytes], Any], path: str) -> bytes:
     try:
         text = canonical(record)
         same = decode(text) == record
-    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+    except (TypeError, ValueError, RecursionError, ArithmeticError) as error:
+        # a signalling NaN cannot even be compared
         _explain(record, path)
         raise InvalidRecordError(f"{path} cannot be stored: {error}", path=path) from error
     if not same:
@@ -281,6 +315,22 @@ def _leaf(item: Any, path: str) -> None:
         raise InvalidRecordError(
             f"{path} is of type {name}: use JSON values alone (text, numbers, lists, dicts)", path=path
         )
+
+
+def check_text(value: Any, path: str) -> None:
+    """An argument that is compared with text that is stored."""
+    if type(value) is not str:
+        raise InvalidRecordError(f"{path} is {_short(value)}: give text", path=path)
+    _text(value, path)
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is text that can be stored."""
+    try:
+        check_text(value, "")
+    except InvalidRecordError:
+        return False
+    return True
 
 
 def _text(value: str, path: str) -> None:

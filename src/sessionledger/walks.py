@@ -8,18 +8,21 @@ from itertools import islice
 
 import msgspec
 
-from sessionledger.codec import run_from_row, session_from_row, switch_from_row, to_micros
+from sessionledger.codec import message_count_of, run_from_row, session_from_row, switch_from_row, to_micros
 from sessionledger.context import Context, Scope
-from sessionledger.lineage import View, resolve
+from sessionledger.lineage import View, resolve, watch_session
 from sessionledger.protocol.rows import (
     FIRST,
     LAST,
+    Head,
     MessageQuery,
     Place,
     RunSearch,
     SessionPage,
     SessionQuery,
+    SwitchPage,
     SwitchQuery,
+    SwitchRow,
 )
 from sessionledger.reading import (
     MessageReader,
@@ -229,7 +232,8 @@ class RunWalk:
             if self._view is None:
                 self.done = True
                 return ()
-            await self._start(self._view)
+            view = self._view
+            await retried(lambda: self._start(view))
         if self._left is not None:
             want = min(want, self._left)
         found = await self._next(want)
@@ -365,14 +369,14 @@ class RunSearchWalk:
     async def fetch(self, want: int) -> Sequence[Run]:
         if self.done:
             return ()
-        search = replace(self._search, limit=want)
+        search = replace(self._search, limit=want, max_bytes=self._context.limits.bytes)
         found = await retried(lambda: self._context.driver.find_runs(search))
-        runs = []
-        self._places = {}
-        for head, row, place in found.rows:
-            count = sum(last - first + 1 for first, last in ((row.first_position, row.last_position), *row.segments))
-            runs.append(run_from_row(row, head.key.session_id, message_count=count))
-            self._places[head.key.session_id, row.run_id] = place
+        runs = [
+            run_from_row(row, head.key.session_id, message_count=message_count_of(row)) for head, row, _ in found.rows
+        ]
+        # the item that was handed out last may be that of the page before
+        self._places = dict(list(self._places.items())[-1:])
+        self._places.update({(head.key.session_id, row.run_id): place for head, row, place in found.rows})
         self.done = not found.more
         if found.rows:
             self._search = replace(self._search, after=found.rows[-1][2])
@@ -380,12 +384,14 @@ class RunSearchWalk:
 
 
 class SwitchWalk:
+    """Switches by version: all, or the last n."""
+
     def __init__(self, context: Context, scope: Scope, session_id: str, last: int | None) -> None:
         self._context, self._scope, self._session_id, self._last = context, scope, session_id, last
-        self._from = 0
-        self._until: int | None = None
+        self._key = scope.key(session_id)
+        self._from, self._until = 0, LAST
+        self._head: Head | None = None  #: as it was when the walk began
         self.done = last == 0
-        self._versions: dict[str, int] = {}
 
     def token(self, item: AgentSwitch) -> str:
         assert item.switch_id is not None
@@ -394,21 +400,46 @@ class SwitchWalk:
     async def fetch(self, want: int) -> Sequence[AgentSwitch]:
         if self.done:
             return ()
-        key, rows = self._scope.key(self._session_id), self._last
-        if rows is not None:
-            query = SwitchQuery(key, rows, reverse=True)
-        else:
-            query = SwitchQuery(key, want, self._from, LAST if self._until is None else self._until)
-        page = await retried(lambda: self._context.driver.switches(query))
-        head = readable(self._scope, page.head)
-        if head is None:
-            self.done = True
-            return ()
-        self._until = head.version if self._until is None else self._until
-        self.done = rows is not None or not page.more
+        rows: Sequence[SwitchRow] = ()
+        if self._head is None and self._last is not None:
+            rows = await retried(self._go_back)
+        if not rows and not self.done:
+            rows = await retried(lambda: self._go_on(want))
+        return [switch_from_row(row) for row in rows]
+
+    async def _go_on(self, want: int) -> Sequence[SwitchRow]:
+        page = await self._page(self._head, SwitchQuery(self._key, want, self._from, self._until))
+        if self._head is None and page.head is not None:
+            self._head, self._until = page.head, page.head.version
         if page.rows:
             self._from = page.rows[-1].version + 1
-        return [switch_from_row(row) for row in (reversed(page.rows) if rows is not None else page.rows)]
+        self.done = not page.more
+        return page.rows
+
+    async def _go_back(self) -> Sequence[SwitchRow]:
+        """The last n when they are few; else nothing, and the walk goes on from where they begin."""
+        assert self._last is not None
+        head, until, left, most = None, LAST, self._last, self._context.limits.rows
+        while True:
+            page = await self._page(head, SwitchQuery(self._key, min(left, most), 0, until, reverse=True))
+            left -= len(page.rows)
+            if page.head is None or (head is None and not (left and page.more)):
+                self.done = True
+                return page.rows[::-1]
+            head = head or page.head
+            until = page.rows[-1].version - 1 if page.rows else 0
+            if not left or not page.more:
+                self._head, self._from, self._until = head, until + 1, head.version
+                return ()
+
+    async def _page(self, begun: Head | None, query: SwitchQuery) -> SwitchPage:
+        """A page of the session with which the walk began; without a head where there is nothing to read."""
+        page = await self._context.driver.switches(query)
+        if begun is not None:
+            watch_session(query.key, begun.incarnation, page.head)
+        elif readable(self._scope, page.head) is None:
+            return SwitchPage(None, (), False)
+        return page
 
 
 def _over(scope: Scope, session_id: str) -> str:

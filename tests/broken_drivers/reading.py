@@ -11,8 +11,8 @@ from sessionledger.protocol.rows import (
     FIRST,
     Commit,
     FoundRuns,
+    HiddenPage,
     HiddenQuery,
-    HiddenRow,
     MessagePage,
     MessageQuery,
     Outcome,
@@ -67,6 +67,13 @@ class IgnoresTheBytesOfRuns(Flawed):
 
     async def runs(self, query: RunQuery) -> RunPage:
         return await super().runs(replace(query, max_bytes=MUCH))
+
+
+class IgnoresTheBytesOfASearch(Flawed):
+    caught_by = "test_a_page_of_found_runs_ends_with_its_bytes"
+
+    async def find_runs(self, search: RunSearch) -> FoundRuns:
+        return await super().find_runs(replace(search, max_bytes=MUCH))
 
 
 class CountsNoPartsAsBytes(Flawed):
@@ -133,8 +140,9 @@ class GivesTheNewestRevisionAlone(Flawed):
 class ForgetsEndedHiddenRows(Flawed):
     caught_by = "test_ended_hidden_rows_come_too"
 
-    async def hidden(self, query: HiddenQuery) -> Sequence[HiddenRow]:
-        return [row for row in await super().hidden(query) if row.until is None]
+    async def hidden(self, query: HiddenQuery) -> HiddenPage:
+        page = await super().hidden(query)
+        return replace(page, rows=[row for row in page.rows if row.until is None])
 
 
 class FindsHiddenRowsThatBeginInside(Flawed):
@@ -142,9 +150,20 @@ class FindsHiddenRowsThatBeginInside(Flawed):
 
     caught_by = "test_hidden_rows_overlap_both_ranges"
 
-    async def hidden(self, query: HiddenQuery) -> Sequence[HiddenRow]:
-        rows = await super().hidden(query)
-        return [row for row in rows if query.positions[0] <= max(row.positions[0], FIRST) <= query.positions[1]]
+    async def hidden(self, query: HiddenQuery) -> HiddenPage:
+        page = await super().hidden(query)
+        first, last = query.positions
+        return replace(page, rows=[row for row in page.rows if first <= max(row.positions[0], FIRST) <= last])
+
+
+class ReadsTheHeadOfHiddenRowsFirst(Flawed):
+    """They and their head are of two instants."""
+
+    caught_by = "test_a_page_and_its_head_are_of_one_instant"
+
+    async def hidden(self, query: HiddenQuery) -> HiddenPage:
+        row = await self.session(query.key, state=False)
+        return replace(await super().hidden(query), head=row.head if row else None)
 
 
 class SortsSwitchesById(Flawed):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +13,17 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from sessionledger import DriverTimeoutError, Run, RunStatus, Session, SessionStore, open_store
+from sessionledger import (
+    DriverTimeoutError,
+    OutcomeUnknownError,
+    Run,
+    RunStatus,
+    Session,
+    SessionLedgerError,
+    SessionStore,
+    StoreClosedError,
+    open_store,
+)
 from sessionledger.drivers.memory import MemoryDriver
 from sessionledger.protocol.driver import Driver
 from sessionledger.registry import parse_url
@@ -38,6 +49,7 @@ class Hanging:
     def __init__(self, driver: Driver) -> None:
         self.driver, self.info = driver, driver.info
         self.hangs: set[str] = set()
+        self.hangs_once = False
         self.hung = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -47,11 +59,25 @@ class Hanging:
 
         async def call(*arguments: Any, **options: Any) -> Any:
             if name in self.hangs:
-                self.hung += 1
-                await anyio.sleep_forever()
+                await self.hang(name, method(*arguments, **options))
             return await method(*arguments, **options)
 
         return call
+
+    async def hang(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
+        work.close()
+        self.hung += 1
+        self.hangs -= {name} if self.hangs_once else set()
+        await anyio.sleep_forever()
+
+
+class Silent(Hanging):
+    """It does what it is asked for, and does not tell; once."""
+
+    async def hang(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
+        await work
+        self.hangs -= {name}
+        await anyio.sleep_forever()
 
 
 @pytest.fixture
@@ -137,6 +163,49 @@ async def expect_timeout(store: SessionStore, run: Run) -> None:
         await store.append(run)
 
 
+@pytest.mark.parametrize("run_id", ["given", None])
+async def test_a_recording_whose_beginning_was_stored_in_silence_is_finished(run_id: str | None) -> None:
+    driver = Silent(MemoryDriver(parse_url("memory://")))
+    async with store_on(driver, TIMEOUT) as store:
+        driver.hangs = {"commit"}
+        with anyio.fail_after(10), pytest.raises(DriverTimeoutError):
+            async with store.recording(Run(run_id=run_id, session_id="s")):
+                raise AssertionError("the block must not run")
+        (run,) = await store.runs("s").collect()
+        assert run_id in (None, run.run_id)
+        assert (run.status, run.error["type"]) == (RunStatus.FAILED, "DriverTimeoutError")
+
+
+async def test_a_recording_that_is_cancelled_while_its_beginning_hangs_is_finished() -> None:
+    driver = Silent(MemoryDriver(parse_url("memory://")))
+    async with store_on(driver, TIMEOUT) as store:
+        driver.hangs = {"commit"}
+        with anyio.fail_after(10), anyio.move_on_after(TIMEOUT / 5) as scope:
+            async with store.recording(Run(session_id="s")):
+                raise AssertionError("the block must not run")
+        assert scope.cancelled_caught
+        assert [run.status async for run in store.runs("s")] == [RunStatus.CANCELLED]
+
+
+async def test_a_recording_whose_beginning_was_not_stored_leaves_nothing(driver: Hanging) -> None:
+    driver.hangs_once = True
+    async with store_on(driver, TIMEOUT) as store:
+        driver.hangs = {"commit"}
+        with anyio.fail_after(10), pytest.raises(DriverTimeoutError):
+            await record(store)
+        assert await store.get_session("s") is None
+        await record(store)
+        assert [run.status async for run in store.runs("s")] == [RunStatus.COMPLETED]
+
+
+async def test_a_recording_that_cannot_be_settled_tells_its_id(driver: Hanging) -> None:
+    async with store_on(driver, TIMEOUT) as store:
+        driver.hangs = {"commit"}
+        with anyio.fail_after(10), pytest.raises(DriverTimeoutError) as raised:
+            await record(store)
+        assert any("'recorded'" in note for note in raised.value.__notes__)
+
+
 async def test_a_timeout_inside_a_scope_of_the_caller_is_not_taken_for_its_own(driver: Hanging) -> None:
     async with store_on(driver, 1.0) as store:
         driver.hangs = {"commit", "session"}
@@ -165,6 +234,66 @@ async def test_closing_ends_in_time(hangs: str, driver: Hanging) -> None:
             if hangs == "commit":
                 tasks.start_soon(expect_timeout, store, run_of(0, 0))
                 await anyio.wait_all_tasks_blocked()
+
+
+async def outcome(work: Awaitable[Any], outcomes: list[str]) -> None:
+    try:
+        outcomes.append(repr(await work))
+    except SessionLedgerError as error:
+        outcomes.append(type(error).__name__)
+
+
+@pytest.mark.parametrize("hangs", [{"commit"}, {"commit", "close"}], ids=["commit", "close too"])
+async def test_a_close_that_is_cancelled_settles_what_waits(hangs: set[str], driver: Hanging) -> None:
+    """The commit that the driver has may be stored; those that wait for their turn are not."""
+    outcomes: list[str] = []
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            with anyio.move_on_after(TIMEOUT) as scope:
+                async with store_on(driver, 1.0) as store:
+                    driver.hangs = hangs
+                    for number in range(4):
+                        tasks.start_soon(outcome, store.append(run_of(0, number)), outcomes)
+                        await anyio.wait_all_tasks_blocked()
+            assert scope.cancelled_caught
+    sent = set(outcomes) - {"StoreClosedError"}
+    # where closing takes its time, the deadline of the commit itself may end first
+    assert sent == {"OutcomeUnknownError"} or (sent == {"DriverTimeoutError"} and "close" in hangs)
+    assert outcomes.count("StoreClosedError") == 3
+    driver.hangs = set()
+    async with store_on(driver, TIMEOUT) as store:
+        assert (await store.append(run_of(0, 0))).run_seq == 1
+
+
+async def test_a_cancelled_close_ends_a_recording_with_an_error_of_its_own(driver: Hanging) -> None:
+    outcomes: list[str] = []
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            with anyio.move_on_after(TIMEOUT):
+                async with store_on(driver, 2.0) as store:
+                    driver.hangs = {"commit"}
+                    tasks.start_soon(outcome, record(store), outcomes)
+                    await anyio.wait_all_tasks_blocked()
+    assert outcomes == ["OutcomeUnknownError"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_store_is_usable_after_its_close_was_cancelled(driver: Hanging) -> None:
+    store = await store_on(driver, 2.0).open()
+    driver.hangs = {"commit"}
+    appends = [asyncio.create_task(store.append(run_of(0, number))) for number in range(3)]
+    closing = asyncio.create_task(store.close())
+    # before the task that writes has begun
+    await asyncio.sleep(0)
+    closing.cancel()
+    with anyio.fail_after(10):
+        await asyncio.wait([closing, *appends])
+    assert all(isinstance(one.exception(), StoreClosedError | OutcomeUnknownError) for one in appends)
+    driver.hangs = set()
+    await store.open()
+    with anyio.fail_after(10):
+        assert (await store.append(run_of(0, 0))).run_seq == 1
+        await store.close()
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

@@ -11,7 +11,10 @@ from typing import Any
 import anyio
 import pytest
 
-from sessionledger import Run, Session, SessionStore, StoreClosedError, WrongLoopError, open_store
+from sessionledger import DriverError, Run, Session, SessionStore, StoreClosedError, WrongLoopError, open_store
+from sessionledger.drivers.memory import MemoryDriver
+from sessionledger.registry import parse_url
+from sessionledger.store import Store
 
 from .crowd import start
 from .ends import ended
@@ -86,6 +89,48 @@ async def test_closing_and_opening_twice_is_fine(url: str) -> None:
     await store.close()
     await store.close()
     await ended(before)
+
+
+async def test_tasks_that_open_a_store_at_once_open_it_once(any_url: str) -> None:
+    before = set(threading.enumerate())
+    store = open_store(any_url)
+    opened = await asyncio.gather(*(store.open() for _ in range(4)))
+    assert all(one is store for one in opened)
+    assert (await store.append(Run(session_id="s"))).run_seq == 1
+    await store.close()
+    await ended(before)
+
+
+class Reluctant(MemoryDriver):
+    """Cannot be opened at first."""
+
+    attempts = 0
+
+    async def open(self) -> None:
+        self.attempts += 1
+        attempt = self.attempts
+        await anyio.sleep(0.01)
+        if attempt == 1:
+            raise DriverError("not yet")
+        await super().open()
+
+
+@pytest.mark.parametrize("fails", ["by an error", "by a cancellation"])
+async def test_who_waits_for_an_open_that_fails_opens_the_store(fails: str) -> None:
+    driver = Reluctant(parse_url("memory://"))
+    store = Store.on(driver)
+    first, second, third = (asyncio.create_task(store.open()) for _ in range(3))
+    await asyncio.sleep(0)
+    if fails == "by a cancellation":
+        await asyncio.sleep(0)
+        first.cancel()
+    with anyio.fail_after(5):
+        failed, *opened = await asyncio.gather(first, second, third, return_exceptions=True)
+    assert isinstance(failed, DriverError if fails == "by an error" else asyncio.CancelledError)
+    assert opened == [store, store]
+    assert driver.attempts == 2
+    assert (await store.append(Run(session_id="s"))).run_seq == 1
+    await store.close()
 
 
 async def test_a_store_is_closed_while_tasks_write(any_url: str, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ CLIENTS = {
     "records": {"msgspec"},
     "errors": set[str](),
     "protocol": {"msgspec"},
-    "core": {"anyio", "msgspec", "sniffio", "uuid_utils"},
+    "core": {"anyio", "msgspec", "uuid_utils"},
     "cli": {"anyio", "click", "msgspec", "rich"},
     "testing": {"anyio", "hypothesis", "msgspec", "pytest"},
     "drivers.memory": {"anyio", "msgspec"},

@@ -25,11 +25,12 @@ from sessionledger.protocol.decide import (
 )
 from sessionledger.protocol.driver import PROTOCOL_VERSION, DriverInfo, StoreURL
 from sessionledger.protocol.rows import (
+    SEALED,
     Change,
     Commit,
-    Committed,
     FoundRuns,
     Head,
+    HiddenPage,
     HiddenQuery,
     HiddenRow,
     MessagePage,
@@ -195,14 +196,12 @@ class MemoryDriver:
             rows = [row for run_id in ids for row in log.runs[run_id]]
         if query.reverse:
             rows.reverse()
-        page: list[RunRow] = []
-        size = 0
-        for row in rows:
-            if len(page) == query.limit or size >= query.max_bytes:
-                return RunPage(log.head, page, True)
-            page.append(row if query.bodies else replace(row, body="", parts={}))
-            size += len(page[-1].body) + sum(map(len, page[-1].parts.values()))
-        return RunPage(log.head, page, False)
+        page = rows[: query.limit]
+        if query.bodies:
+            page = page[: _fitting(page, query.max_bytes)]
+        else:
+            page = [replace(row, body="", parts={}) for row in page]
+        return RunPage(log.head, page, len(page) < len(rows))
 
     async def find_runs(self, search: RunSearch) -> FoundRuns:
         await self._turn()
@@ -220,8 +219,9 @@ class MemoryDriver:
         if after is not None:
             order = [place for place in order if (place < after if search.reverse else place > after)]
         page = order[: search.limit]
+        page = page[: _fitting([places[place][1] for place in page], search.max_bytes)]
         rows = [(*places[place], msgspec.json.encode(place).decode()) for place in page]
-        return FoundRuns(rows, len(order) > len(page))
+        return FoundRuns(rows, len(page) < len(order))
 
     async def messages(self, query: MessageQuery) -> MessagePage:
         await self._turn()
@@ -239,14 +239,15 @@ class MemoryDriver:
         base = log.head.fork.run_seq if log.head.fork else 0
         return MessagePage(log.head, rows, {row.run_seq: log.order[row.run_seq - base - 1] for row in rows}, more)
 
-    async def hidden(self, query: HiddenQuery) -> Sequence[HiddenRow]:
+    async def hidden(self, query: HiddenQuery) -> HiddenPage:
         await self._turn()
         log = self._storage.logs.get(query.key)
         if log is None:
-            return ()
-        return [
+            return HiddenPage(None, ())
+        rows = [
             row for row in log.hidden if _overlap(row.positions, query.positions) and _overlap(row.runs, query.runs)
         ]
+        return HiddenPage(log.head, rows)
 
     async def switches(self, query: SwitchQuery) -> SwitchPage:
         await self._turn()
@@ -287,8 +288,8 @@ def _write(log: _Log, commit: Commit, decision: Decision) -> None:
         _write_change(log, change, receipt, version)
     log.head = decision.head
     log.counters = add_counters(log.counters, commit, decision)
-    if not any(isinstance(change, PutRun) for change in commit.changes) and isinstance(decision.outcome, Committed):
-        log.operations[commit.operation_id] = StoredOperation(commit.digest, decision.outcome.receipts)
+    if decision.operation is not None:
+        log.operations[commit.operation_id] = decision.operation
 
 
 def _write_change(log: _Log, change: Change, receipt: RunReceipt | None, version: int) -> None:
@@ -309,7 +310,7 @@ def _write_change(log: _Log, change: Change, receipt: RunReceipt | None, version
             for row in log.hidden
         ]
     elif isinstance(change, Seal):
-        log.header, log.state = SessionHeader(log.header.kind, None, None, None, None, 0, "{}"), "{}"
+        log.header, log.state = SEALED, "{}"
 
 
 def _put_run(log: _Log, put: PutRun, receipt: RunReceipt) -> None:
@@ -364,6 +365,16 @@ def _put_messages(log: _Log, rows: Iterable[MessageRow], receipt: RunReceipt) ->
 
 def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
     return one[0] <= other[1] and other[0] <= one[1]
+
+
+def _fitting(rows: Sequence[RunRow], max_bytes: int) -> int:
+    """How many of these runs make a page: up to the one that brings it to its bytes."""
+    size = 0
+    for count, row in enumerate(rows, 1):
+        size += len(row.body) + sum(map(len, row.parts.values()))
+        if size >= max_bytes:
+            return count
+    return len(rows)
 
 
 def _in_ranges(log: _Log, query: MessageQuery) -> Iterable[MessageRow]:

@@ -32,7 +32,16 @@ from sessionledger.protocol.rows import (
     Show,
 )
 
-__all__ = ["Decision", "Known", "StoredOperation", "StoredRun", "add_counters", "decide", "hidden_rows"]
+__all__ = [
+    "Decision",
+    "Known",
+    "StoredOperation",
+    "StoredRun",
+    "add_counters",
+    "decide",
+    "hidden_rows",
+    "needs_operation",
+]
 
 
 class StoredRun(Row, frozen=True):
@@ -71,6 +80,12 @@ class Decision(Row, frozen=True):
     head: Head | None = None
     created: bool = False
     writes: Sequence[tuple[Change, RunReceipt | None]] = ()
+    operation: StoredOperation | None = None  #: to be kept under the commit's operation id
+
+
+def needs_operation(commit: Commit) -> bool:
+    """Whether a commit is recognised by its operation id, which then has to be looked up: it puts no run."""
+    return not any(isinstance(change, PutRun) for change in commit.changes)
 
 
 def decide(commit: Commit, known: Known) -> Decision:
@@ -169,7 +184,7 @@ def _precondition(change: Change, known: Known) -> Decision | None:
             return _refused(Reason.RUN_CHANGED, known.head, change.run_id)
     elif isinstance(change, Show) and change.hide_id not in known.hides:
         return _refused(Reason.HIDE_MISSING, known.head)
-    elif isinstance(change, Seal) and known.head is not None and known.head.forks > 0:
+    elif isinstance(change, Seal) and known.head is not None and known.head.forks > change.abandoned:
         return _refused(Reason.FORKS, known.head)
     return None
 
@@ -238,7 +253,8 @@ def _write(commit: Commit, known: Known) -> Decision:
         counts.forks,
         before.fork,
     )
-    return Decision(Committed(head, receipts), head, created, writes)
+    operation = StoredOperation(commit.digest, receipts) if needs_operation(commit) else None
+    return Decision(Committed(head, receipts), head, created, writes, operation)
 
 
 def _begin(commit: Commit, tombstone: Head | None) -> Head:
@@ -293,7 +309,7 @@ def _note(change: Change, counts: _Counts) -> None:
         counts.forks = max(0, counts.forks + change.by)
     elif isinstance(change, Seal):
         counts.erased, counts.has_hidden, counts.has_summary = True, False, False
-        counts.run_count = counts.message_count = 0
+        counts.run_count = counts.message_count = counts.forks = 0
 
 
 def hidden_rows(commit: Commit, change: Change, receipt: RunReceipt | None, version: int) -> list[HiddenRow]:

@@ -20,12 +20,12 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import msgspec
 
-from sessionledger.errors import DriverError
+from sessionledger.errors import DecodeError, DriverError
 from sessionledger.protocol.rows import (
     Commit,
     FoundRuns,
+    HiddenPage,
     HiddenQuery,
-    HiddenRow,
     MessagePage,
     MessageQuery,
     Outcome,
@@ -109,12 +109,13 @@ class Driver(Protocol):
         """As `open` does; returns the version that is stored then."""
         ...
 
-    async def commit(self, commits: Sequence[Commit]) -> Sequence[Outcome | DriverError]:
+    async def commit(self, commits: Sequence[Commit]) -> Sequence[Outcome | DriverError | DecodeError]:
         """Write commits in this order, each succeeding or failing alone; an outcome for each, when all are durable.
 
         Commits of one session see those before them. `Commit` says what is judged, and in which order. Where the
-        storage itself fails one of them, a `DriverError` stands in the place of its outcome. When the call raises, any
-        of them may have been written, each wholly or not at all; the core sends them again.
+        storage itself fails one of them, a `DriverError` stands in the place of its outcome, a `DecodeError` where what
+        is stored of its session is damaged. When the call raises, any of them may have been written, each wholly or not
+        at all; the core sends them again.
         """
         ...
 
@@ -134,14 +135,18 @@ class Driver(Protocol):
         """The first row must be found in O(log n)."""
         ...
 
-    async def hidden(self, query: HiddenQuery) -> Sequence[HiddenRow]: ...
+    async def hidden(self, query: HiddenQuery) -> HiddenPage: ...
 
     async def switches(self, query: SwitchQuery) -> SwitchPage: ...
 
     async def erase(self, key: SessionKey, *, limit: int) -> bool:
-        """Erase about `limit` rows of a sealed session; True while there are more. The tombstone stays.
+        """Erase about `limit` rows of a session's sealed incarnations; True while there are more of them.
 
-        Does nothing to a session that is not sealed.
+        The tombstone stays. Rows of an incarnation that is not sealed are left alone, also where the session was made
+        again before the one before was erased. The core calls it after a `Seal` until it answers False. Where it is
+        stopped before, rows are left that no read shows; nobody but the next deletion of that session waits for them.
+        Other sessions' never change the answer: the rest of the limit may go to them, and `open` may erase some, so
+        that in the end they go without anybody's asking.
         """
         ...
 

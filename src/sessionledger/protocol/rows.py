@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
+
+from sessionledger.records import RunStatus
 
 __all__ = [
     "FIRST",
     "LAST",
+    "OPEN_STATUSES",
+    "SEALED",
     "Body",
     "Change",
     "Commit",
@@ -24,6 +28,7 @@ __all__ = [
     "ForkLink",
     "FoundRuns",
     "Head",
+    "HiddenPage",
     "HiddenQuery",
     "HiddenRow",
     "Hide",
@@ -61,6 +66,8 @@ __all__ = [
 Body: TypeAlias = str | bytes
 
 FIRST = 1  #: the first position, and the first seq
+#: Statuses of runs that may still be patched. A driver keeps the bodies of such runs where a patch is cheap.
+OPEN_STATUSES: Final = tuple(status.value for status in RunStatus if not status.terminal)
 LAST = 2**53  #: behind every position and seq: the open end of a range
 
 
@@ -118,6 +125,10 @@ class SessionHeader(Row, frozen=True):
     parent_session_id: str | None
     updated_at: int
     body: Body  #: all other fields but the state
+
+
+#: What a `Seal` leaves of a session's fields. Of its state it leaves "{}".
+SEALED: Final = SessionHeader("agent", None, None, None, None, 0, "{}")
 
 
 class SessionRow(Row, frozen=True):
@@ -286,10 +297,13 @@ class SetDeleted(Row, frozen=True):
 
 
 class Seal(Row, frozen=True):
-    """The first step of an erasure: drop the session's fields, state, name and counters, leave a tombstone.
+    """The first step of an erasure: drop the session's fields, state, name and counters, leave a tombstone with
+    the fields of `SEALED`.
 
-    `Reason.FORKS` while `Head.forks` is not 0. The rest goes by `Driver.erase`.
+    `Reason.FORKS` while `Head.forks` is more than `abandoned`; it is 0 afterwards. The rest goes by `Driver.erase`.
     """
+
+    abandoned: int = 0  #: how many of the forks that were counted are known never to have been made
 
 
 class CountForks(Row, frozen=True):
@@ -446,11 +460,13 @@ class RunPage(Row, frozen=True):
 class RunSearch(Row, frozen=True):
     """The newest revision of runs of all sessions that are not deleted, in an order that stays; by at least one filter.
 
-    `owner` is the session's user; the other filters are the run's. `after` is a place that an earlier page gave.
+    `owner` is the session's user; the other filters are the run's. `after` is a place that an earlier page gave. A page
+    ends after `limit` rows, or with the row that brings bodies and parts to `max_bytes`.
     """
 
     namespace: str
     limit: int
+    max_bytes: int
     owner: str | None = None
     run_id: str | None = None
     statuses: Sequence[str] | None = None
@@ -496,6 +512,11 @@ class HiddenQuery(Row, frozen=True):
     key: SessionKey
     positions: tuple[int, int]
     runs: tuple[int, int]
+
+
+class HiddenPage(Row, frozen=True):
+    head: Head | None
+    rows: Sequence[HiddenRow]
 
 
 class SwitchQuery(Row, frozen=True):

@@ -44,7 +44,7 @@ UNSET = Unset()
 class Cursor(Protocol[T]):
     """A lazy read: nothing is fetched before the first item is asked for.
 
-    A cursor of one session's messages or runs fixes the session's head at its first fetch: what is appended, revised or
+    A cursor of one session's messages, runs or switches fixes its head at its first fetch: what is appended, revised or
     retracted later does not change a walk that has begun (a run's status is read as it is). It pages by key, holds no
     connection, transaction or server cursor between pages, and at most two pages in memory. A cursor is read by one
     task.
@@ -56,7 +56,10 @@ class Cursor(Protocol[T]):
     def __aiter__(self) -> AsyncIterator[T]: ...
 
     async def page(self) -> Page[T]:
-        """The next page; its `next_token` is None when there is no more. Behind the end: a page without items."""
+        """The next page; its `next_token` is None when there is no more. Behind the end: a page without items.
+
+        Of `history` and `switches`, `next_token` says no more than that: see `token`.
+        """
         ...
 
     async def collect(self) -> list[T]:
@@ -76,6 +79,7 @@ class Cursor(Protocol[T]):
         """The place behind the last item handed out, for `after=` (or `before=` of a reverse cursor) in any process.
 
         None before the first item. It is a place, not a snapshot: the cursor that starts there takes a new one.
+        `history` and `switches` take no place, so no call takes a token of theirs: go on with the cursor itself.
         """
         ...
 
@@ -127,7 +131,7 @@ class SessionStore(Protocol):
 
     `operation_id` names a write. A second write to the session with the same id returns what the first returned; with
     another content it raises `ConflictError`. An append is recognised by its run ids, which derive from the operation
-    id where they are not given.
+    id where they are not given; a revision by the id, where it is given.
 
     Ids are text of 1 to 256 bytes in UTF-8, without control characters; a namespace may be empty.
     """
@@ -189,9 +193,10 @@ class SessionStore(Protocol):
         """Change fields of a session; returns it as it is stored.
 
         A mapping replaces the fields that it names. A function gets the session and returns the changed one; it is
-        called again when somebody else changed the session meanwhile, so it must have no other effect: no update is
-        lost. Fields that the store keeps, the session's id, namespace and user cannot be changed
-        (`InvalidRecordError`).
+        called again when somebody else changed the session meanwhile, or when the call is repeated, so it must have no
+        other effect: no update is lost. What it raises is raised, unless an update of that `operation_id` was done
+        before; then that is what is returned. Fields that the store keeps, the session's id, namespace and user cannot
+        be changed (`InvalidRecordError`).
 
         `SessionNotFoundError`, `SessionDeletedError`; `ConflictError` when `expected_state_version` is not the actual
         one.
@@ -226,10 +231,13 @@ class SessionStore(Protocol):
 
         `at` is a position, a run_id (to the end of that run), or None: all there is. A position inside a run keeps the
         run's beginning. Inherited runs are read-only in the fork: `update_run` and `revise` raise `RunNotFoundError`,
-        `retract` hides them there only. Positions and run seqs go on from the parent's.
+        `retract` hides them there only. Positions and run seqs go on from the parent's. Of an inherited run that goes
+        on, the fork has the messages that it had, and the fields (status, output, usage …) as they are now. An
+        inherited run_id may be used again for a run of the fork's own, which is found by it then.
 
-        `SessionNotFoundError`, `SessionDeletedError`, `RunNotFoundError`; `SessionExistsError` for the new id;
-        `InvalidRecordError` for a position behind the head.
+        `SessionNotFoundError`; `SessionDeletedError`, also when the session is erased while it is forked, and no fork
+        is left then; `RunNotFoundError`; `SessionExistsError` for the new id; `InvalidRecordError` for a position
+        behind the head.
         """
         ...
 
@@ -282,7 +290,9 @@ class SessionStore(Protocol):
         there are replays and the rest is stored. `state` merges its top-level keys into the session's state, and
         `switch` moves the word to another agent, in the same step; an append that is a replay as a whole changes
         neither. `revise=True` stores a new revision of a run that is there: it keeps the run's seq and its place in
-        `history`, its messages take new positions, and the old revision stays for audit.
+        `history`, its messages take new positions, and the old revision stays for audit. A revision that is stored with
+        an `operation_id` is recognised by it, whatever came after; without one, the content of the newest revision is a
+        replay as long as no update has changed that.
 
         `expected_version` is the version of the session's log (0: there is no session), judged after replays:
         `ConflictError`. `RunConflictError` when the run is there with another content; `RunNotFoundError` when there is
@@ -319,7 +329,8 @@ class SessionStore(Protocol):
 
         A block that ends normally finishes it as completed; by cancellation as cancelled; by another exception as
         failed, with the exception as its `error`; the last two with the partial message. The finish is shielded from
-        cancellation. After a crash the run is there with every message that was acknowledged, status running.
+        cancellation. After a crash the run is there with every message that was acknowledged, status running. A run of
+        which it is not known whether it was stored, because the append timed out, is finished as failed if it was.
         """
         ...
 
@@ -420,7 +431,8 @@ class SessionStore(Protocol):
         """What belongs into a model's context, oldest first.
 
         The visible messages of top-level runs (with `nested`, of all) of those statuses, each run's messages together,
-        from the last message of kind "summary" on. Never a tool call without its result, nor a result without its call.
+        from the last message of kind "summary" on. Never a tool call without its result, nor a result without its call;
+        calls that a structured content holds in a dialect of its own, not in `tool_calls`, are not looked for.
         `for_run` is the view of a run that goes on: what was before it, and itself whatever its status.
         """
         ...

@@ -282,25 +282,23 @@ def paired(messages: Sequence[Message]) -> Iterator[Message]:
 
 
 def _paired_block(block: Sequence[Message]) -> Iterator[Message]:
-    asked: dict[str, int] = {}
-    answers: dict[str, int] = {}
-    for place, one in enumerate(block):
-        for call in one.tool_calls:
-            asked[call.tool_call_id] = place
-        if one.tool_call_id in asked and one.tool_call_id not in answers:
-            answers[one.tool_call_id or ""] = place
+    unanswered: list[tuple[str, int]] = []  # calls, each with the place of its message
+    caller_of: dict[int, int] = {}  # by the place of a result
     for place, one in enumerate(block):
         if one.tool_calls:
-            if all(call.tool_call_id in answers for call in one.tool_calls):
+            unanswered += [(call.tool_call_id, place) for call in one.tool_calls]
+        elif waiting := [call for call in unanswered if call[0] == one.tool_call_id]:
+            unanswered.remove(waiting[-1])
+            caller_of[place] = waiting[-1][1]
+    left = {place for _, place in unanswered}
+    for place, one in enumerate(block):
+        if one.tool_calls:
+            if place not in left:
                 yield one
             elif one.content:
                 yield replace_calls(one)
-        elif one.tool_call_id is None:
+        elif one.tool_call_id is None or (place in caller_of and caller_of[place] not in left):
             yield one
-        elif answers.get(one.tool_call_id) == place:
-            caller = block[asked[one.tool_call_id]]
-            if all(call.tool_call_id in answers for call in caller.tool_calls):
-                yield one
 
 
 def replace_calls(one: Message) -> Message:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from sessionledger.errors import DriverError
+from sessionledger.errors import DecodeError, DriverError
 from sessionledger.protocol.driver import Driver
 from sessionledger.protocol.rows import (
     FIRST,
@@ -219,7 +219,7 @@ async def send_group(driver: Driver, commits: Sequence[Commit]) -> list[Outcome]
     """Their outcomes; the storage itself must not fail one."""
     outcomes: list[Outcome] = []
     for outcome in await driver.commit(commits):
-        if isinstance(outcome, DriverError):
+        if isinstance(outcome, DriverError | DecodeError):
             raise outcome
         outcomes.append(outcome)
     assert len(outcomes) == len(commits)
@@ -253,8 +253,8 @@ async def all_runs(driver: Driver, of: SessionKey | None = None, **fields: Any) 
 async def all_hidden(
     driver: Driver, of: SessionKey | None = None, *, positions: tuple[int, int] = ALL, runs: tuple[int, int] = ALL
 ) -> list[HiddenRow]:
-    rows = await driver.hidden(HiddenQuery(of or key(), positions, runs))
-    return sorted(map(plain_hidden, rows), key=lambda row: (row.since, row.hide_id, row.positions, row.runs))
+    page = await driver.hidden(HiddenQuery(of or key(), positions, runs))
+    return sorted(map(plain_hidden, page.rows), key=lambda row: (row.since, row.hide_id, row.positions, row.runs))
 
 
 async def all_switches(driver: Driver, of: SessionKey | None = None, **fields: Any) -> list[SwitchRow]:
@@ -280,7 +280,7 @@ async def all_sessions(driver: Driver, *, limit: int = 1000, **fields: Any) -> l
 
 async def find_all_runs(driver: Driver, *, limit: int = 1000, **fields: Any) -> list[tuple[Head, RunRow]]:
     """Page by page."""
-    search = RunSearch(**{"namespace": "", "limit": limit, **fields})
+    search = RunSearch(**{"namespace": "", "limit": limit, "max_bytes": MANY_BYTES, **fields})
     found: list[tuple[Head, RunRow]] = []
     while True:
         page = await driver.find_runs(search)

@@ -80,10 +80,14 @@ SELECT 1 FROM hidden WHERE session_key = ? AND hide_id = ? AND revision IS NULL 
 UPDATE hidden SET until = ? WHERE session_key = ? AND hide_id = ? AND revision IS NULL AND until IS NULL
 
 -- insert_erasure
-INSERT OR IGNORE INTO erasures VALUES (?)
+INSERT OR IGNORE INTO erasures VALUES (?, ?, ?)
 
--- erasures
-SELECT session_key FROM erasures LIMIT 1
+-- erasure
+-- The oldest one of a session.
+SELECT session_key FROM erasures WHERE namespace = ? AND session_id = ? ORDER BY session_key LIMIT 1
+
+-- any_erasure
+SELECT session_key FROM erasures ORDER BY session_key LIMIT 1
 
 -- end_erasure
 DELETE FROM erasures WHERE session_key = ?
@@ -112,6 +116,9 @@ WHERE session_key = ? AND position BETWEEN ? AND ? AND message_id IS NOT NULL OR
 -- insert_participant
 INSERT OR IGNORE INTO participants VALUES (?, ?, ?)
 
+-- run_body
+SELECT body FROM runs WHERE session_key = ? AND seq = ? AND revision = ?
+
 -- run_ids
 SELECT seq, run_id FROM runs WHERE session_key = ? AND seq BETWEEN ? AND ? AND revision = 1
 
@@ -123,7 +130,7 @@ SELECT name, body FROM run_parts WHERE session_key = ? AND seq = ? AND revision 
 
 -- hidden
 SELECT hide_id, first_position, last_position, first_run_seq, last_run_seq, revision, since, until, reach FROM hidden
-WHERE session_key = (SELECT session_key FROM sessions WHERE namespace = ? AND session_id = ?) AND first_run_seq <= ? AND last_run_seq >= ? AND first_position <= ? AND last_position >= ?
+WHERE session_key = ? AND first_run_seq <= ? AND last_run_seq >= ? AND first_position <= ? AND last_position >= ?
 
 -- switches
 SELECT switch_id, from_agent, to_agent, reason, switched_at, version FROM agent_switches

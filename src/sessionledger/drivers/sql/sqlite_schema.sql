@@ -164,8 +164,8 @@ CREATE TABLE IF NOT EXISTS operations (
   PRIMARY KEY (session_key, operation_id)
 ) WITHOUT ROWID;
 
--- Sessions whose rows are still being erased.
-CREATE TABLE IF NOT EXISTS erasures (session_key INTEGER PRIMARY KEY);
+-- Keys whose rows are still being erased, and the session that they stood for, which may have been made again since.
+CREATE TABLE IF NOT EXISTS erasures (session_key INTEGER PRIMARY KEY, namespace TEXT NOT NULL, session_id TEXT NOT NULL);
 
 -- What people query. A message is hidden when a row of `hidden` says so, or a later revision of its run has taken its place.
 CREATE VIEW IF NOT EXISTS messages AS

@@ -6,21 +6,33 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar, cast
 from weakref import WeakSet
 
 import aiosqlite
 
-from sessionledger.errors import DecodeError, DriverError, StorageFullError, UnavailableError
+from sessionledger.errors import DecodeError, DriverError, SchemaTooNewError, StorageFullError, UnavailableError
 from sessionledger.protocol.rows import Head, SessionKey
 
-__all__ = ["Command", "LedgerConnection", "Memory", "StoredSession", "connect", "error_of", "mapped", "run"]
+__all__ = [
+    "Command",
+    "LedgerConnection",
+    "Memory",
+    "StoredSession",
+    "connect",
+    "error_of",
+    "mapped",
+    "roll_back",
+    "run",
+]
 
 T = TypeVar("T")
 
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_OURS = (DecodeError, DriverError, SchemaTooNewError)
+_CLOSED = {"Connection closed", "no active connection"}  #: aiosqlite's words for a connection that was closed
 
 
 class Command(str):
@@ -82,10 +94,19 @@ class LedgerConnection(sqlite3.Connection):
         return super().execute(sql, parameters)
 
 
+def roll_back(db: sqlite3.Connection) -> None:
+    """After an error. SQLite may have ended the transaction itself, and what fails here would hide that error."""
+    if db.in_transaction:
+        with suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
+
+
 async def run(connection: aiosqlite.Connection, command: Command, *arguments: Any) -> Any:
     try:
         result = await connection.execute_fetchall(command, arguments)
-    except (sqlite3.Error, ValueError) as error:
+    except _OURS:
+        raise
+    except Exception as error:
         raise error_of(error) from error
     return cast(list[Any], result)[0]
 
@@ -96,7 +117,6 @@ async def connect(path: str, *, busy_timeout: float) -> aiosqlite.Connection:
     async def open_file() -> aiosqlite.Connection:
         return await aiosqlite.connect(
             path,
-            uri=path.startswith("file:"),
             isolation_level=None,
             cached_statements=256,
             timeout=busy_timeout,
@@ -150,14 +170,23 @@ def mapped() -> Iterator[None]:
     """SQLite's errors as ours."""
     try:
         yield
-    except (sqlite3.Error, ValueError) as error:
+    except _OURS:
+        raise
+    except Exception as error:
         raise error_of(error) from error
 
 
-def error_of(error: Exception) -> Exception:
-    if isinstance(error, ValueError):
-        # aiosqlite's word for a connection that was closed
+def error_of(error: Exception) -> DriverError | DecodeError:
+    if isinstance(error, DriverError | DecodeError):
+        return error
+    if isinstance(error, ValueError) and str(error) in _CLOSED:
         return DriverError("the SQLite connection is closed: open the store again", driver="sqlite")
+    if not isinstance(error, sqlite3.Error):
+        return DriverError(f"SQLite was given or gave what it should not ({error!r}): report it", driver="sqlite")
+    return _sqlite_error(error)
+
+
+def _sqlite_error(error: sqlite3.Error) -> DriverError | DecodeError:
     code = getattr(error, "sqlite_errorcode", None)
     primary = code & 0xFF if code is not None else None
     if primary in _BUSY:
@@ -171,6 +200,6 @@ def error_of(error: Exception) -> Exception:
         )
     if primary == sqlite3.SQLITE_READONLY:
         return DriverError("the SQLite file may not be written: mend its rights, or its folder's", driver="sqlite")
-    if primary in _DAMAGED:
+    if primary in _DAMAGED or (code is None and "decode to UTF-8" in str(error)):
         return DecodeError(f"the SQLite file is damaged ({error}): restore it from a backup")
     return DriverError(f"SQLite failed ({error}): look at the disk and the file's rights", driver="sqlite")

@@ -13,15 +13,15 @@ import aiosqlite
 import anyio
 
 from sessionledger.drivers.sqlite import reader, writer
-from sessionledger.drivers.sqlite.connection import Command, LedgerConnection, connect, mapped, run
+from sessionledger.drivers.sqlite.connection import Command, LedgerConnection, connect, mapped, roll_back, run
 from sessionledger.drivers.statements import load_text
-from sessionledger.errors import DriverError, InvalidRecordError, SchemaTooNewError
+from sessionledger.errors import DecodeError, DriverError, InvalidRecordError, SchemaTooNewError
 from sessionledger.protocol.driver import PROTOCOL_VERSION, DriverInfo, StoreURL
 from sessionledger.protocol.rows import (
     Commit,
     FoundRuns,
+    HiddenPage,
     HiddenQuery,
-    HiddenRow,
     MessagePage,
     MessageQuery,
     Outcome,
@@ -43,7 +43,9 @@ SCHEMA_VERSION = 1
 
 _SCHEMA = load_text("sql/sqlite_schema.sql")
 _SYNCHRONOUS = {Durability.DISK: "FULL", Durability.PROCESS: "NORMAL"}
+_FULL = 2  #: `synchronous`, as SQLite tells it
 _BUSY_TIMEOUT = 10.0  #: seconds that a statement waits for other processes
+_RESUMED_ROWS = 10_000  #: of interrupted erasures, erased at open; it takes some hundredths of a second
 _MAX_RUN_BYTES = 1_000_000_000  #: SQLite's limit on one value
 
 #: The first release whose write-ahead log cannot lose a commit when several processes reset it at once.
@@ -68,7 +70,8 @@ class SQLiteDriver:
             known = " or ".join(map(repr, map(str, _SYNCHRONOUS)))
             raise InvalidRecordError(f"durability is {durability!r}: SQLite has {known}", path="durability")
         self._path = _path_of(url)
-        self._durability = Durability(durability)
+        self._synchronous = _SYNCHRONOUS[Durability(durability)]
+        self._durability = Durability(durability)  #: once it is open, as it is, and not as it was asked for
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
 
@@ -78,7 +81,8 @@ class SQLiteDriver:
         self._warn_of_old_library()
         try:
             self._writer = await self._connect()
-            await run(self._writer, _UPGRADE)
+            await run(self._writer, _BEGIN)
+            self._durability = await run(self._writer, _DURABILITY)
             # an in-memory database is its connection's own
             self._reader = self._writer if self._path == ":memory:" else await self._connect()
         except BaseException:
@@ -89,7 +93,7 @@ class SQLiteDriver:
     async def _connect(self) -> aiosqlite.Connection:
         connection = await connect(self._path, busy_timeout=_BUSY_TIMEOUT)
         try:
-            await run(connection, _CONFIGURE, _SYNCHRONOUS[self._durability])
+            await run(connection, _CONFIGURE, self._synchronous)
         except BaseException:
             await connection.close()
             raise
@@ -117,7 +121,7 @@ class SQLiteDriver:
 
     @property
     def durability(self) -> Durability:
-        return Durability.MEMORY if self._path == ":memory:" else self._durability
+        return self._durability
 
     async def ping(self) -> None:
         await self._read(_PING)
@@ -142,12 +146,12 @@ class SQLiteDriver:
             raise DriverError("the SQLite driver is not open: open it first", driver="sqlite")
         return await run(self._writer, command, *arguments)
 
-    async def commit(self, commits: Sequence[Commit]) -> Sequence[Outcome | DriverError]:
-        outcomes: Sequence[Outcome | DriverError] = await self._write(_COMMIT, commits)
+    async def commit(self, commits: Sequence[Commit]) -> Sequence[Outcome | DriverError | DecodeError]:
+        outcomes: Sequence[Outcome | DriverError | DecodeError] = await self._write(_COMMIT, commits)
         return outcomes
 
     async def erase(self, key: SessionKey, *, limit: int) -> bool:
-        more: bool = await self._write(_ERASE, limit)
+        more: bool = await self._write(_ERASE, key, limit)
         return more
 
     async def session(self, key: SessionKey, *, state: bool) -> SessionRow | None:
@@ -170,9 +174,9 @@ class SQLiteDriver:
         page: MessagePage = await self._read(_MESSAGES, query)
         return page
 
-    async def hidden(self, query: HiddenQuery) -> Sequence[HiddenRow]:
-        rows: Sequence[HiddenRow] = await self._read(_HIDDEN, query)
-        return rows
+    async def hidden(self, query: HiddenQuery) -> HiddenPage:
+        page: HiddenPage = await self._read(_HIDDEN, query)
+        return page
 
     async def switches(self, query: SwitchQuery) -> SwitchPage:
         page: SwitchPage = await self._read(_SWITCHES, query)
@@ -186,6 +190,12 @@ def _path_of(url: StoreURL) -> str:
         raise InvalidRecordError(
             "an SQLite URL has three slashes: sqlite:///agents.db, or four for an absolute path", path="url"
         )
+    if path.startswith("file:"):
+        raise InvalidRecordError(
+            "an SQLite URL names a path, and not a URI of SQLite's: write sqlite:///agents.db, or sqlite:// for a "
+            "database in memory",
+            path="url",
+        )
     return path or ":memory:"
 
 
@@ -198,35 +208,69 @@ def _configure(db: sqlite3.Connection, synchronous: str) -> None:
         db.execute("PRAGMA journal_mode = WAL")
 
 
+def _durability(db: sqlite3.Connection) -> Durability:
+    """What SQLite says that it does, whatever it was told."""
+    synchronous = db.execute("PRAGMA synchronous").fetchone()[0]
+    if db.execute("PRAGMA journal_mode").fetchone()[0] in ("memory", "off"):
+        return Durability.MEMORY
+    return Durability.DISK if synchronous >= _FULL else Durability.PROCESS
+
+
+def _begin(db: LedgerConnection) -> None:
+    _upgrade(db)
+    # others may be writing, or the file may not be written: what is left can wait
+    with suppress(sqlite3.Error):
+        writer.resume_erasures(db, _RESUMED_ROWS)
+
+
 def _upgrade(db: sqlite3.Connection) -> None:
     """Make or upgrade the schema, once among all processes: the write lock is held from the look on."""
     with suppress(sqlite3.OperationalError):
         if _stored_version(db) == SCHEMA_VERSION:
             return
-    db.execute("BEGIN IMMEDIATE")
     try:
+        db.execute("BEGIN IMMEDIATE")
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
             for statement in _statements(_SCHEMA):
                 db.execute(statement)
             values = [("schema_version", SCHEMA_VERSION), ("min_reader", 1), ("min_writer", 1)]
             db.executemany("INSERT INTO meta VALUES (?, ?)", values)
-        _stored_version(db)
+        _own_version(db)
         db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        roll_back(db)
         raise
 
 
 def _stored_version(db: sqlite3.Connection) -> int:
     meta = dict(db.execute("SELECT name, value FROM meta").fetchall())
-    least = max(meta.get("min_reader", 0), meta.get("min_writer", 0))
+    version, reads, writes = meta.get("schema_version"), meta.get("min_reader", 0), meta.get("min_writer", 0)
+    if not (isinstance(version, int) and isinstance(reads, int) and isinstance(writes, int)):
+        raise _foreign()
+    least = max(reads, writes)
     if least > SCHEMA_VERSION:
         raise SchemaTooNewError(
             f"the SQLite file asks for schema {least}, this release knows {SCHEMA_VERSION}: upgrade sessionledger",
             found=least,
             known=SCHEMA_VERSION,
         )
-    return int(meta["schema_version"])
+    return version
+
+
+def _own_version(db: sqlite3.Connection) -> int:
+    """Of a file that has a table `meta`, whoever made it."""
+    try:
+        return _stored_version(db)
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+            raise _foreign() from error
+        raise
+
+
+def _foreign() -> DriverError:
+    return DriverError(
+        "the SQLite file has a table 'meta' of another program's: give the store a file of its own", driver="sqlite"
+    )
 
 
 def _statements(script: str) -> list[str]:
@@ -244,16 +288,14 @@ def _ping(db: sqlite3.Connection) -> None:
     db.execute("SELECT 1").fetchone()
 
 
-def _erase(db: LedgerConnection, limit: int) -> bool:
-    return writer.erase(db, limit)
-
-
 _CONFIGURE = Command(_configure)
 _UPGRADE = Command(_upgrade)
+_BEGIN = Command(_begin)
+_DURABILITY = Command(_durability)
 _VERSION = Command(_stored_version)
 _PING = Command(_ping)
 _COMMIT = Command(writer.commit_group)
-_ERASE = Command(_erase)
+_ERASE = Command(writer.erase)
 _SESSION = Command(reader.session)
 _SESSIONS = Command(reader.sessions)
 _RUNS = Command(reader.runs)

@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from sessionledger.drivers.statements import load_statements
+from sessionledger.errors import DecodeError
 from sessionledger.protocol.rows import (
+    OPEN_STATUSES,
     Body,
     ForkLink,
     FoundRuns,
     Head,
+    HiddenPage,
     HiddenQuery,
     HiddenRow,
     MessagePage,
@@ -36,7 +39,20 @@ from sessionledger.protocol.rows import (
     SwitchRow,
 )
 
-__all__ = ["find_runs", "head_of", "hidden", "load_head", "messages", "runs", "session", "sessions", "switches"]
+__all__ = [
+    "decoded",
+    "find_runs",
+    "head_of",
+    "hidden",
+    "load_head",
+    "messages",
+    "runs",
+    "session",
+    "sessions",
+    "switches",
+]
+
+T = TypeVar("T")
 
 SQL = load_statements("sql/sqlite.sql")
 
@@ -58,7 +74,6 @@ _RUN = (
     "r.created_at, r.first_position, r.last_position, r.status, r.updated_at, r.finished_at, r.input_tokens, "
     "r.output_tokens, r.has_summary"
 )
-_OPEN = ("pending", "running", "paused")
 
 #: Positions of a block whose given ids are indexed together, once it is whole.
 ID_BLOCK = 1024
@@ -101,13 +116,22 @@ def head_of(row: Sequence[Any], key: SessionKey) -> Head:
     return _make_head(key, *row[1:10], bool(row[10]), bool(row[11]), bool(row[12]), row[13], fork)
 
 
+def decoded(decode: Callable[[str], T], text: str, key: SessionKey) -> T:
+    """JSON of a session's rows; the error names the session."""
+    try:
+        return decode(text)
+    except (TypeError, ValueError) as error:
+        raise DecodeError(
+            f"session {key.session_id!r} is damaged ({error}): restore it from a backup", session_id=key.session_id
+        ) from error
+
+
 def session(db: sqlite3.Connection, key: SessionKey, state: bool) -> SessionRow | None:
     row = db.execute(_WITH_STATE if state else _WITHOUT_STATE, (key.namespace, key.session_id)).fetchone()
     if row is None:
         return None
-    return SessionRow(
-        head_of(row, key), SessionHeader(*row[20:27]), row[27] if state else None, _decode_counters(row[19])
-    )
+    counters = decoded(_decode_counters, row[19], key)
+    return SessionRow(head_of(row, key), SessionHeader(*row[20:27]), row[27] if state else None, counters)
 
 
 def sessions(db: sqlite3.Connection, query: SessionQuery) -> SessionPage:
@@ -233,26 +257,33 @@ def runs(db: sqlite3.Connection, query: RunQuery) -> RunPage:
 
 
 def _runs(db: sqlite3.Connection, key: int, query: RunQuery) -> tuple[list[RunRow], bool]:
-    by_id = "" if query.run_id is None else "r.run_id = ? AND "
     order = "DESC" if query.reverse else "ASC"
+    # in the order of an index: rows that are sorted would all be read before the first one comes
+    values: tuple[Any, ...] = (key, query.first_seq, query.last_seq, query.limit + 1)
+    if query.run_id is None:
+        where, places = "r.session_key = ? AND r.seq BETWEEN ? AND ?", f"r.seq {order}, r.revision {order}"
+    else:
+        # its revisions share a seq; the plus keeps the planner from walking through all runs of the session
+        where, places = "r.run_id = ? AND r.session_key = ? AND +r.seq BETWEEN ? AND ?", f"r.revision {order}"
+        values = (query.run_id, *values)
     body = "r.body" if query.bodies else "''"
-    sql = (
-        f"SELECT {_RUN}, {body} FROM runs r WHERE {by_id}r.session_key = ? AND r.seq BETWEEN ? AND ? "
-        f"ORDER BY r.seq {order}, r.revision {order} LIMIT ?"
-    )
-    values = () if query.run_id is None else (query.run_id,)
-    rows = db.execute(sql, (*values, key, query.first_seq, query.last_seq, query.limit + 1)).fetchall()
+    cursor = db.execute(f"SELECT {_RUN}, {body} FROM runs r WHERE {where} ORDER BY {places} LIMIT ?", values)
     if not query.bodies:
+        rows = cursor.fetchall()
         return [_run_of(db, key, row, bodies=False) for row in rows[: query.limit]], len(rows) > query.limit
     found: list[RunRow] = []
     size = 0
-    for row in rows:
+    for row in cursor:
         if len(found) == query.limit or size >= query.max_bytes:
             return found, True
         run = _run_of(db, key, row, bodies=True)
-        size += len(run.body) + sum(map(len, run.parts.values()))
+        size += _size(run)
         found.append(run)
     return found, False
+
+
+def _size(run: RunRow) -> int:
+    return len(run.body) + sum(map(len, run.parts.values())) if run.parts else len(run.body)
 
 
 def _run_of(db: sqlite3.Connection, key: int, row: Sequence[Any], *, bodies: bool) -> RunRow:
@@ -295,7 +326,7 @@ def find_runs(db: sqlite3.Connection, search: RunSearch) -> FoundRuns:
     if search.statuses is not None:
         where.append(f"r.status IN ({', '.join('?' * len(search.statuses))})")
         values += search.statuses
-        if set(search.statuses) <= set(_OPEN):
+        if set(search.statuses) <= set(OPEN_STATUSES):
             # said again in the words of the partial index, so that it is used
             where.append("r.status IN ('pending', 'running', 'paused')")
     if search.after is not None:
@@ -303,25 +334,39 @@ def find_runs(db: sqlite3.Connection, search: RunSearch) -> FoundRuns:
         values += _decode_place(search.after)
     order = "DESC" if search.reverse else "ASC"
     sql = (
-        f"SELECT {_RUN}, r.body, s.session_id, {_HEAD} FROM runs r JOIN sessions s USING (session_key) "
+        f"SELECT {_RUN}, s.session_id, {_HEAD} FROM runs r JOIN sessions s USING (session_key) "
         f"WHERE {' AND '.join(where)} ORDER BY r.session_key {order}, r.seq {order} LIMIT ?"
     )
     with _OneInstant(db):
-        rows = db.execute(sql, (*values, search.limit + 1)).fetchall()
-        found = [_found(db, search.namespace, row) for row in rows[: search.limit]]
-        return FoundRuns(found, len(rows) > search.limit)
+        return _find(db, search, sql, (*values, search.limit + 1))
 
 
-def _found(db: sqlite3.Connection, namespace: str, row: Sequence[Any]) -> tuple[Head, RunRow, str]:
-    head = head_of(row[21:], SessionKey(namespace, row[20]))
-    run = _run_of(db, row[21], row[:20], bodies=True)
-    return head, run, msgspec.json.encode((row[21], run.seq)).decode()
+def _find(db: sqlite3.Connection, search: RunSearch, sql: str, values: Sequence[Any]) -> FoundRuns:
+    found: list[tuple[Head, RunRow, str]] = []
+    size, bodies = 0, db.cursor()
+    for row in db.execute(sql, values):
+        if len(found) == search.limit or size >= search.max_bytes:
+            return FoundRuns(found, True)
+        key, seq = row[20], row[0]
+        # bodies are read one by one: most searches sort, which would read those of all runs that match
+        body = bodies.execute(SQL["run_body"], (key, seq, row[1])).fetchone()
+        run = _run_of(db, key, (*row[:19], *body), bodies=True)
+        size += _size(run)
+        found.append((head_of(row[20:], SessionKey(search.namespace, row[19])), run, f"[{key},{seq}]"))
+    return FoundRuns(found, False)
 
 
-def hidden(db: sqlite3.Connection, query: HiddenQuery) -> list[HiddenRow]:
+def hidden(db: sqlite3.Connection, query: HiddenQuery) -> HiddenPage:
     bounds = (query.runs[1], query.runs[0], query.positions[1], query.positions[0])
-    rows = db.execute(SQL["hidden"], (query.key.namespace, query.key.session_id, *bounds)).fetchall()
-    return [HiddenRow(row[0], row[1:3], row[3:5], *row[5:]) for row in rows]
+    with _OneInstant(db):
+        row = load_head(db, query.key)
+        if row is None:
+            return HiddenPage(None, ())
+        head = head_of(row, query.key)
+        if head.erased:
+            return HiddenPage(head, ())
+        rows = db.execute(SQL["hidden"], (row[0], *bounds)).fetchall()
+    return HiddenPage(head, [HiddenRow(row[0], row[1:3], row[3:5], *row[5:]) for row in rows])
 
 
 def switches(db: sqlite3.Connection, query: SwitchQuery) -> SwitchPage:

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from sessionledger.drivers.sqlite.connection import LedgerConnection, StoredSession, error_of
-from sessionledger.drivers.sqlite.reader import ID_BLOCK, head_of, load_head
+from sessionledger.drivers.sqlite.connection import LedgerConnection, StoredSession, error_of, roll_back
+from sessionledger.drivers.sqlite.reader import ID_BLOCK, decoded, head_of, load_head
 from sessionledger.drivers.statements import load_statements
-from sessionledger.errors import DriverError
+from sessionledger.errors import DecodeError, DriverError
 from sessionledger.protocol.decide import (
     Decision,
     Known,
@@ -20,11 +20,13 @@ from sessionledger.protocol.decide import (
     add_counters,
     decide,
     hidden_rows,
+    needs_operation,
 )
 from sessionledger.protocol.rows import (
+    OPEN_STATUSES,
+    SEALED,
     Change,
     Commit,
-    Committed,
     MessageRow,
     Outcome,
     PatchRun,
@@ -40,7 +42,7 @@ from sessionledger.protocol.rows import (
     Show,
 )
 
-__all__ = ["commit_group", "erase"]
+__all__ = ["commit_group", "erase", "resume_erasures"]
 
 SQL = load_statements("sql/sqlite.sql")
 
@@ -51,7 +53,6 @@ _ENVIRONMENT = frozenset(
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
         sqlite3.SQLITE_READONLY,
         sqlite3.SQLITE_CANTOPEN,
@@ -62,12 +63,11 @@ _ENVIRONMENT = frozenset(
 _MAX_PARTICIPANTS = 50_000  #: that are remembered
 _MAX_SESSIONS = 5_000
 _COUNTERS = 19  #: the column of a head's counters
-_OPEN = frozenset({"pending", "running", "paused"})
 _decode_counters = msgspec.json.Decoder(dict[str, int]).decode
 _decode_receipts = msgspec.json.Decoder(tuple[RunReceipt, ...]).decode
 _encode = msgspec.json.Encoder().encode
 
-#: The tables of a session's content, for its erasure. `message_rows` alone has rowids.
+#: The tables of a session's content, for its erasure. `WITHOUT ROWID` tables among them have no rowid to name a row by.
 _CONTENT = (
     ("message_rows", "position"),
     ("message_ids", "message_id, position"),
@@ -81,20 +81,20 @@ _CONTENT = (
 )
 
 
-def commit_group(db: LedgerConnection, commits: Sequence[Commit]) -> list[Outcome | DriverError]:
-    """One transaction for all; if SQLite fails one of them, one for each."""
+def commit_group(db: LedgerConnection, commits: Sequence[Commit]) -> list[Outcome | DriverError | DecodeError]:
+    """One transaction for all; if it fails at one of them, one for each."""
     execute = db.statements.execute
     try:
         execute("BEGIN IMMEDIATE")
         _check_memory(db)
-        outcomes: list[Outcome | DriverError] = [_commit(db, commit) for commit in commits]
+        outcomes: list[Outcome | DriverError | DecodeError] = [_commit(db, commit) for commit in commits]
         _update_sessions(db)
         execute("COMMIT")
         return outcomes
     except BaseException as error:
-        if db.in_transaction:
-            execute("ROLLBACK")
+        # first of all: what was not written must not stay remembered, whatever becomes of the transaction
         db.memory.clear()
+        roll_back(db)
         if len(commits) > 1 and _concerns_one(error):
             return [outcome for commit in commits for outcome in _alone(db, commit)]
         if _code(error) == sqlite3.SQLITE_TOOBIG:
@@ -115,8 +115,8 @@ def _check_memory(db: LedgerConnection) -> None:
 
 
 def _concerns_one(error: BaseException) -> bool:
-    """Whether SQLite failed at what one commit brought, and not at the file, the disk or other processes."""
-    return isinstance(error, sqlite3.Error) and _code(error) not in _ENVIRONMENT
+    """Whether it failed at what one commit brought or found, and not at the file, the disk or other processes."""
+    return isinstance(error, Exception) and _code(error) not in _ENVIRONMENT
 
 
 def _code(error: BaseException) -> int | None:
@@ -124,14 +124,13 @@ def _code(error: BaseException) -> int | None:
     return None if code is None else code & 0xFF
 
 
-def _alone(db: LedgerConnection, commit: Commit) -> list[Outcome | DriverError]:
+def _alone(db: LedgerConnection, commit: Commit) -> list[Outcome | DriverError | DecodeError]:
     try:
         return commit_group(db, (commit,))
-    except sqlite3.Error as error:
+    except Exception as error:
         mapped = error_of(error)
-        if not isinstance(mapped, DriverError):
-            raise
-        mapped.__cause__ = error
+        if mapped is not error:
+            mapped.__cause__ = error
         return [mapped]
 
 
@@ -151,21 +150,17 @@ def _commit(db: LedgerConnection, commit: Commit) -> Outcome:
     )
     for change, receipt in decision.writes:
         _put_change(db, session_key, commit, change, receipt, decision.head.version)
-    if isinstance(decision.outcome, Committed) and not _puts(commit):
-        receipts = _encode(decision.outcome.receipts).decode()
-        db.statements.execute(SQL["insert_operation"], (session_key, commit.operation_id, commit.digest, receipts))
+    if decision.operation is not None:
+        digest, receipts = decision.operation.digest, _encode(decision.operation.receipts).decode()
+        db.statements.execute(SQL["insert_operation"], (session_key, commit.operation_id, digest, receipts))
     return decision.outcome
-
-
-def _puts(commit: Commit) -> bool:
-    return any(isinstance(change, PutRun) for change in commit.changes)
 
 
 def _load_session(db: LedgerConnection, key: SessionKey) -> StoredSession | None:
     row = load_head(db, key)
     if row is None:
         return None
-    stored = StoredSession(row[0], head_of(row, key), _decode_counters(row[_COUNTERS]))
+    stored = StoredSession(row[0], head_of(row, key), decoded(_decode_counters, row[_COUNTERS], key))
     db.memory.sessions[key] = stored
     return stored
 
@@ -192,9 +187,9 @@ def _known(db: LedgerConnection, commit: Commit, stored: StoredSession | None) -
                 newest[change.run_id] = StoredRun(*row)
         elif isinstance(change, Show) and execute(SQL["hide_exists"], (key, change.hide_id)).fetchone():
             hides.add(change.hide_id)
-    if not _puts(commit):
+    if needs_operation(commit):
         row = execute(SQL["operation"], (key, commit.operation_id)).fetchone()
-        operation = None if row is None else StoredOperation(row[0], _decode_receipts(row[1]))
+        operation = None if row is None else StoredOperation(row[0], decoded(_decode_receipts, row[1], commit.key))
     return Known(head, operation, named, newest, frozenset(hides))
 
 
@@ -305,9 +300,9 @@ def _put_change(
         db.statements.execute(SQL["show"], (version, key, change.hide_id))
         return
     elif isinstance(change, Seal):
-        _put_header(db, key, SessionHeader("agent", None, None, None, None, 0, "{}"))
+        _put_header(db, key, SEALED)
         db.statements.execute(SQL["put_state"], (key, "{}"))
-        db.statements.execute(SQL["insert_erasure"], (key,))
+        db.statements.execute(SQL["insert_erasure"], (key, commit.key.namespace, commit.key.session_id))
         return
     for hidden in hidden_rows(commit, change, receipt, version):
         values = (*hidden.positions, *hidden.runs, hidden.revision, hidden.since, hidden.until, hidden.reach)
@@ -316,7 +311,7 @@ def _put_change(
 
 def _put_run(db: LedgerConnection, key: int, put: PutRun, receipt: RunReceipt) -> None:
     header, seq = put.header, receipt.run_seq
-    open_run = header.status in _OPEN
+    open_run = header.status in OPEN_STATUSES
     db.statements.execute(
         SQL["insert_run"],
         (
@@ -382,27 +377,53 @@ def _put_messages(db: LedgerConnection, key: int, rows: Sequence[MessageRow], re
         db.statements.execute(SQL["index_ids"], (key, (end - 1) * ID_BLOCK + 1, end * ID_BLOCK))
 
 
-def erase(db: LedgerConnection, limit: int) -> bool:
-    """Some rows of what was sealed, whichever session it was; True while there are more."""
-    db.execute("BEGIN IMMEDIATE")
+def erase(db: LedgerConnection, key: SessionKey, limit: int) -> bool:
+    """Some rows of what was sealed under this key; True while there are more.
+
+    What that leaves of the limit goes to erasures of others that were interrupted.
+    """
     try:
-        row = db.execute(SQL["erasures"]).fetchone()
-        if row is not None:
-            _erase_rows(db, row[0], limit)
-        more = db.execute(SQL["erasures"]).fetchone() is not None
+        db.execute("BEGIN IMMEDIATE")
+        left = _erase_sealed(db, "erasure", (key.namespace, key.session_id), limit)
+        more = left <= 0 and db.execute(SQL["erasure"], (key.namespace, key.session_id)).fetchone() is not None
+        if not more:
+            _erase_sealed(db, "any_erasure", (), left)
         db.execute("COMMIT")
         return more
     except BaseException:
-        db.execute("ROLLBACK")
+        roll_back(db)
         raise
 
 
-def _erase_rows(db: LedgerConnection, key: int, limit: int) -> None:
+def resume_erasures(db: LedgerConnection, limit: int) -> None:
+    """Some rows of what was sealed by somebody who was stopped before he had erased it; waits for no other process."""
+    if db.execute(SQL["any_erasure"]).fetchone() is None:
+        return
+    patience = db.execute("PRAGMA busy_timeout").fetchone()[0]
+    db.execute("PRAGMA busy_timeout = 0")
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        _erase_sealed(db, "any_erasure", (), limit)
+        db.execute("COMMIT")
+    finally:
+        roll_back(db)
+        db.execute(f"PRAGMA busy_timeout = {patience}")
+
+
+def _erase_sealed(db: LedgerConnection, statement: str, arguments: tuple[str, ...], limit: int) -> int:
+    """One erasure after the other, as a statement names them; returns what is left of the limit."""
+    while limit > 0 and (row := db.execute(SQL[statement], arguments).fetchone()) is not None:
+        limit = _erase_rows(db, row[0], limit)
+    return limit
+
+
+def _erase_rows(db: LedgerConnection, key: int, limit: int) -> int:
     for table, columns in _CONTENT:
         places = f"SELECT {columns} FROM {table} WHERE session_key = ? LIMIT ?"
         limit -= db.execute(
             f"DELETE FROM {table} WHERE session_key = ? AND ({columns}) IN ({places})", (key, key, limit)
         ).rowcount
         if limit <= 0:
-            return
+            return limit
     db.execute(SQL["end_erasure"], (key,))
+    return limit

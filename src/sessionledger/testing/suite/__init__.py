@@ -15,6 +15,7 @@ from sessionledger.testing.suite.keeping import KeepingTests
 from sessionledger.testing.suite.listing import ListingTests
 from sessionledger.testing.suite.living import LifeTests
 from sessionledger.testing.suite.paging import PageTests
+from sessionledger.testing.suite.racing import ForkRaceTests
 from sessionledger.testing.suite.remembering import HistoryTests
 from sessionledger.testing.suite.replaying import ReplayTests
 from sessionledger.testing.suite.retracting import RetractTests
@@ -42,6 +43,7 @@ class DriverSuite(
     UpdateTests,
     RetractTests,
     ForkTests,
+    ForkRaceTests,
     DeleteTests,
     HistoryTests,
     CursorTests,

@@ -25,7 +25,7 @@ from sessionledger.records import (
 )
 from sessionledger.store import Store
 from sessionledger.testing.builders import answer, ask, call, result, run, texts, turn
-from sessionledger.testing.suite.bench import Bench, Storage
+from sessionledger.testing.suite.bench import Bench, Storage, small_pages
 
 __all__ = ["AppendTests"]
 
@@ -188,9 +188,11 @@ class AppendTests(Bench):
     async def test_run_ids_are_a_sessions_own(self, store: Store) -> None:
         await store.append(run("r1", "a"))
         assert not (await store.append(run("r1", "b", session_id="t"))).replayed
-        with pytest.raises(ConflictError) as raised:
-            await store.get_run("r1")
-        assert sorted(raised.value.sessions) == ["s", "t"]
+        for size in (1 << 20, 1):
+            small_pages(store, size=size)
+            with pytest.raises(ConflictError) as raised:
+                await store.get_run("r1")
+            assert sorted(raised.value.sessions) == ["s", "t"]
         for session_id, text in (("s", "a"), ("t", "b")):
             found = await store.get_run("r1", session_id=session_id)
             assert found is not None and texts(found.messages) == [text]

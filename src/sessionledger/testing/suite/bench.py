@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -79,6 +79,30 @@ def _backends(names: Sequence[str]) -> Any:
         return request.param
 
     return anyio_backend
+
+
+class _Interrupted:
+    """A driver on which something happens right before the first call of a method."""
+
+    def __init__(self, driver: Driver, method: str, act: Callable[[], Awaitable[Any]]) -> None:
+        self._driver, self._method, self._act = driver, method, act
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._driver, name)
+        if name != self._method:
+            return call
+
+        async def interrupted(*arguments: Any, **keywords: Any) -> Any:
+            self._method = ""
+            await self._act()
+            return await call(*arguments, **keywords)
+
+        return interrupted
+
+
+def interrupt(store: Store, method: str, act: Callable[[], Awaitable[Any]]) -> None:
+    """Let something happen between two reads of the store: right before the driver's next call of that name."""
+    store._context.driver = cast("Driver", _Interrupted(store._context.driver, method, act))
 
 
 def small_pages(store: Store, *, rows: int = 3, size: int = 1 << 20) -> Store:

@@ -80,6 +80,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
 }
 
 NAIVE = datetime(2024, 1, 1)  # noqa: DTZ001
+#: In UTC, they are of the years 10000 and 0.
+LATE = datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone(timedelta(hours=-5)))
+EARLY = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5)))
 LONG = "x" * 257
 BAD_IDS = ["", LONG, "é" * 129, "a\nb", "a\0b", "\x7f", "\x85", "a\ud800"]
 GOOD_IDS = ["x" * 256, "é" * 128, "🙂" * 64, " ", "a b", "}x", "'; DROP TABLE runs; --", "a/../b", "%_\\", "\u202e"]
@@ -358,6 +361,11 @@ class FaithfulTests(Bench):
                 await call
         await untouched(store)
 
+    async def test_a_message_is_not_found_by_what_is_no_id(self, store: Store) -> None:
+        await store.append(run("r1", "q"))
+        for bad in ("\ud800", "r1#\ud800", "a\0b", "", "r1#99", "x" * 5000):
+            assert await store.get_message("s", message_id=bad) is None
+
     @pytest.mark.parametrize(
         ("fields", "path"),
         [
@@ -371,7 +379,15 @@ class FaithfulTests(Bench):
             ({"created_at": NAIVE}, "run.created_at"),
             ({"usage": Usage(input_tokens=-1)}, "run.usage.input_tokens"),
             ({"usage": Usage(input_tokens=2**63)}, "run.usage.input_tokens"),
+            ({"created_at": EARLY}, "run.created_at"),
+            ({"updated_at": LATE}, "run.updated_at"),
+            ({"finished_at": LATE}, "run.finished_at"),
+            ({"messages": [ask("x"), ask("x", created_at=EARLY)]}, "run.messages[1].created_at"),
             ({"usage": Usage(cost=Decimal("NaN"))}, "run.usage.cost"),
+            ({"usage": Usage(cost=Decimal("sNaN"))}, "run.usage.cost"),
+            ({"usage": Usage(cost=Decimal("Infinity"))}, "run.usage.cost"),
+            ({"messages": [ask("x", usage=Usage(cost=Decimal("-Infinity")))]}, "run.messages[0].usage.cost"),
+            ({"messages": [ask("x", usage=Usage(cost=Decimal("sNaN")))]}, "run.messages[0].usage.cost"),
             ({"usage": Usage(cost=Decimal("1E+5000"))}, "run.usage.cost"),
             ({"usage": Usage(cost=Decimal("1E-5000"))}, "run.usage.cost"),
             ({"messages": [ask("x", usage=Usage(cost=Decimal("7" * 5000)))]}, "run.messages[0].usage.cost"),
@@ -387,6 +403,31 @@ class FaithfulTests(Bench):
             await store.append(Run(**{"run_id": "r1", "session_id": "s", **fields}))
         assert raised.value.path.startswith(path)
         await untouched(store)
+
+    @pytest.mark.parametrize("moment", [LATE, EARLY], ids=["late", "early"])
+    async def test_a_time_that_utc_cannot_name_is_refused(self, store: Store, moment: datetime) -> None:
+        for name in ("created_at", "updated_at"):
+            with pytest.raises(InvalidRecordError) as raised:
+                await store.create_session(msgspec.structs.replace(Session(session_id="s"), **{name: moment}))
+            assert raised.value.path == f"session.{name}"
+        with pytest.raises(InvalidRecordError) as raised:
+            await store.append(run("r1", "q"), switch=AgentSwitch(to_agent="a", switched_at=moment))
+        assert raised.value.path == "switch.switched_at"
+        await untouched(store)
+        await store.append(run("r1", "q", status="running"))
+        with pytest.raises(InvalidRecordError) as raised:
+            await store.update_run("s", run_id="r1", messages=[ask("x", created_at=moment)])
+        assert raised.value.path == "update.messages[0].created_at"
+
+    async def test_the_first_and_the_last_moment_come_back(self, store: Store) -> None:
+        moments = [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)]
+        given = [ask("x", created_at=moment) for moment in moments]
+        await store.append(Run(run_id="r1", session_id="s", messages=given, created_at=moments[0]))
+        await store.create_session(Session(session_id="t", created_at=moments[0], updated_at=moments[1]))
+        assert [one.created_at for one in await store.messages("s").collect()] == moments
+        assert [one.created_at for one in await store.runs("s").collect()] == moments[:1]
+        made = await store.get_session("t")
+        assert made is not None and [made.created_at, made.updated_at] == moments
 
     async def test_one_bad_run_of_several_refuses_all(self, store: Store) -> None:
         with pytest.raises(InvalidRecordError) as raised:
@@ -423,3 +464,15 @@ class FaithfulTests(Bench):
         with pytest.raises(DecodeError) as raised:
             await store.get_session("s")
         assert raised.value.session_id == "s"
+
+    async def test_a_damaged_time_is_named_when_it_is_read(self, store: Store, driver: Driver) -> None:
+        await rows.send(driver, rows.put("r1", created_at=2**62), create=rows.new_session(created_at=2**62))
+        for read in (
+            store.get_session("s"),
+            store.sessions().collect(),
+            store.get_run("r1"),
+            store.runs("s").collect(),
+        ):
+            with pytest.raises(DecodeError) as raised:
+                await read
+            assert raised.value.session_id == "s"

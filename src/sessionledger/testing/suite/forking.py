@@ -149,6 +149,23 @@ class ForkTests(Bench):
         assert found is not None and texts(found.messages) == ["own"]
         assert len(await shown(store, "f")) == 5 and len(await shown(store, "s")) == 6
 
+    async def test_the_forks_own_message_is_found_by_an_id_that_two_have(self, store: Store) -> None:
+        await three_turns(store)
+        await store.fork("s", new_session_id="f")
+        await store.append(run("r1", "own", session_id="f"))
+        found = [one.content for one in await store.messages("f").collect() if one.message_id == "r1#0"]
+        assert found == ["r1?", "own"]
+        one = await store.get_message("f", message_id="r1#0")
+        assert one is not None and one.content == "own"
+
+    async def test_the_fields_of_a_run_that_goes_on_are_shared_as_they_are(self, store: Store) -> None:
+        await store.append(run("r1", "a", status="running"))
+        await store.fork("s", new_session_id="f")
+        await store.update_run("s", run_id="r1", output="late", messages=[ask("b")], status="completed")
+        found = await store.get_run("r1", session_id="f")
+        assert found is not None
+        assert (found.output, found.status, texts(found.messages)) == ("late", "completed", ["a"])
+
     # hiding
 
     async def test_what_was_retracted_before_stays_hidden_in_the_fork(self, store: Store) -> None:
@@ -321,6 +338,30 @@ class ForkTests(Bench):
         with pytest.raises(SessionExistsError) as raised:
             await store.fork("s", new_session_id="taken")
         assert raised.value.session_id == "taken"
+        assert await store.delete_session("s", soft=False)
+
+    async def test_a_fork_that_is_made_again_keeps_its_parent(self, store: Store) -> None:
+        await three_turns(store)
+        for _ in range(3):
+            assert (await store.fork("s", new_session_id="f", operation_id="o")).run_count == 3
+            with pytest.raises(SessionHasForksError):
+                await store.delete_session("s", soft=False)
+            assert len(await shown(store, "f")) == 6
+            assert await store.delete_session("f", soft=False)
+        assert await store.delete_session("s", soft=False)
+
+    async def test_a_fork_that_was_refused_at_first_keeps_its_parent(self, store: Store) -> None:
+        await three_turns(store)
+        await store.append(turn("r1", session_id="f"))
+        for _ in range(2):
+            with pytest.raises(SessionExistsError):
+                await store.fork("s", new_session_id="f", operation_id="o")
+        assert await store.delete_session("f", soft=False)
+        await store.fork("s", new_session_id="f", operation_id="o")
+        with pytest.raises(SessionHasForksError):
+            await store.delete_session("s", soft=False)
+        assert len(await shown(store, "f")) == 6
+        assert await store.delete_session("f", soft=False)
         assert await store.delete_session("s", soft=False)
 
     async def test_what_is_not_there_is_not_forked(self, store: Store) -> None:

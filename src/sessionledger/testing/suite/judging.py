@@ -173,6 +173,12 @@ class JudgingTests(Bench):
     async def test_a_session_with_forks_is_not_sealed(self, driver: Driver) -> None:
         done = await send(driver, CountForks(2))
         assert await refused(driver, commit(Seal())) == Refused(Reason.FORKS, done.head)
+        assert await refused(driver, commit(Seal(abandoned=1))) == Refused(Reason.FORKS, done.head)
+
+    async def test_a_session_is_sealed_whose_forks_were_never_made(self, driver: Driver) -> None:
+        await send(driver, CountForks(2))
+        head = (await send(driver, Seal(abandoned=2))).head
+        assert (head.erased, head.forks) == (True, 0)
 
     # their order
 

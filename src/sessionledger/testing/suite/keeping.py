@@ -232,6 +232,17 @@ class KeepingTests(Bench):
         for other in (key("s1"), key("S"), key("s", "n")):
             assert len(await all_messages(driver, other)) == 3
 
+    async def test_an_erasure_does_not_wait_for_anothers(self, driver: Driver) -> None:
+        for name in ("a", "s", "z"):
+            await send(driver, put("r1", 3 if name == "s" else 600), session_id=name)
+            await send(driver, Seal(), session_id=name)
+        assert await erase(driver) <= 2
+        assert await all_messages(driver) == [] and await all_runs(driver) == []
+        for name in ("a", "z"):
+            while await driver.erase(key(name), limit=100):
+                pass
+            assert await all_messages(driver, key(name)) == []
+
     async def test_what_an_incarnation_left_is_never_seen_again(self, driver: Driver) -> None:
         await send(driver, put("r1", named(9), agent_id="x"), switch("w", "a"), operation_id="o")
         await send(driver, patch_session(), operation_id="patched")

@@ -10,6 +10,7 @@ import pytest
 from sessionledger.protocol.driver import Driver
 from sessionledger.protocol.rows import ForkLink, RunSearch, Seal, SessionQuery, SetDeleted
 from sessionledger.testing.rows import (
+    MANY_BYTES,
     all_sessions,
     commit,
     find_all_runs,
@@ -223,12 +224,34 @@ class ListingTests(Bench):
         for number in range(3):
             await send(driver, put(f"r{number}", agent_id="a"))
         for limit, more in ((2, True), (3, False), (4, False)):
-            assert (await driver.find_runs(RunSearch("", limit, agent_id="a"))).more == more
+            assert (await driver.find_runs(RunSearch("", limit, MANY_BYTES, agent_id="a"))).more == more
+
+    @pytest.mark.parametrize(("size", "count"), [(1, 1), (100, 1), (101, 2), (250, 3), (500, 5), (1000, 5)])
+    @pytest.mark.parametrize("reverse", [False, True])
+    async def test_a_page_of_found_runs_ends_with_its_bytes(
+        self, driver: Driver, size: int, count: int, reverse: bool
+    ) -> None:
+        for number in range(5):
+            await send(driver, put(f"r{number}", body=b"x" * 100, agent_id="a"), session_id=f"s{number % 2}")
+        page = await driver.find_runs(RunSearch("", 100, size, agent_id="a", reverse=reverse))
+        whole = await find_all_runs(driver, agent_id="a", reverse=reverse)
+        assert [(head, row) for head, row, _ in page.rows] == whole[:count]
+        # one that reaches its bytes with the very last row may leave that to an empty page
+        assert page.more if count < 5 else size == 500 or not page.more
+        walked = await find_all_runs(driver, agent_id="a", reverse=reverse, max_bytes=size)
+        assert walked == whole
+
+    async def test_parts_count_as_bytes_of_a_found_run(self, driver: Driver) -> None:
+        for number in range(3):
+            await send(driver, put(f"r{number}", body="{}", status="running", agent_id="a"))
+            await send(driver, patch(f"r{number}", parts={"output": b"x" * 100}))
+        page = await driver.find_runs(RunSearch("", 100, 100, agent_id="a"))
+        assert ([row.run_id for _, row, _ in page.rows], page.more) == (["r0"], True)
 
     async def test_a_search_goes_on_from_each_place(self, driver: Driver) -> None:
         for number in range(6):
             await send(driver, put(f"r{number}", agent_id="a"), session_id=f"s{number % 2}")
-        search = RunSearch("", 100, agent_id="a")
+        search = RunSearch("", 100, MANY_BYTES, agent_id="a")
         whole = (await driver.find_runs(search)).rows
         for index, (_, _, place) in enumerate(whole):
             rest = await driver.find_runs(msgspec.structs.replace(search, after=place))

@@ -11,6 +11,7 @@ from sessionledger.protocol.driver import Driver
 from sessionledger.protocol.rows import (
     FIRST,
     LAST,
+    HiddenQuery,
     Hide,
     MessageQuery,
     MessageRow,
@@ -178,9 +179,10 @@ class PageTests(Bench):
         assert (await driver.runs(RunQuery(key(), 1, MANY_BYTES))).head == row.head
         assert (await driver.runs(RunQuery(key(), 1, MANY_BYTES, run_id="none"))).head == row.head
         assert (await driver.switches(SwitchQuery(key(), 1))).head == row.head
+        assert (await driver.hidden(HiddenQuery(key(), ALL, ALL))).head == row.head
 
     async def test_a_page_and_its_head_are_of_one_instant(self, driver: Driver) -> None:
-        await send(driver, put("r0"), switch("w0", "a"))
+        await send(driver, put("r0"), switch("w0", "a"), Hide([(ALL, ALL)]))
         done = False
 
         async def read() -> None:
@@ -191,11 +193,13 @@ class PageTests(Bench):
                 assert runs.head is not None and runs.head.run_count == len(runs.rows)
                 switches = await driver.switches(SwitchQuery(key(), 100))
                 assert switches.head is not None and switches.head.version == len(switches.rows)
+                hidden = await driver.hidden(HiddenQuery(key(), ALL, ALL))
+                assert hidden.head is not None and hidden.head.version == len(hidden.rows)
 
         async with anyio.create_task_group() as group:
             group.start_soon(read)
             for number in range(1, 30):
-                await send(driver, put(f"r{number}"), switch(f"w{number}", "a"))
+                await send(driver, put(f"r{number}"), switch(f"w{number}", "a"), Hide([(ALL, ALL)]))
             done = True
 
     async def test_pages_of_an_unknown_session_are_empty(self, driver: Driver) -> None:
@@ -207,7 +211,8 @@ class PageTests(Bench):
         assert (messages.head, list(messages.rows), messages.more) == (None, [], False)
         assert (runs.head, list(runs.rows), runs.more) == (None, [], False)
         assert (switches.head, list(switches.rows), switches.more) == (None, [], False)
-        assert await all_hidden(driver, other) == []
+        hidden = await driver.hidden(HiddenQuery(other, ALL, ALL))
+        assert (hidden.head, list(hidden.rows)) == (None, [])
 
     # runs
 

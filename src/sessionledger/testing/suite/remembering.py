@@ -169,6 +169,26 @@ class HistoryTests(Bench):
         await store.append(run("r1", "q", call("a", "b"), result("a", "A"), "q2", result("b", "late")))
         assert await remembered(store) == ["q", "q2"]
 
+    async def test_a_result_answers_one_call(self, store: Store) -> None:
+        """Models that make up ids use one twice, and a call that failed is made again under its id."""
+        await store.append(run("r1", "q", call("a"), call("a", text="again"), result("a", "A"), answer("done")))
+        found = await store.history("s").collect()
+        assert texts(found) == ["q", "again", "A", "done"]
+        assert [len(one.tool_calls) for one in found] == [0, 1, 0, 0]
+        await store.append(run("r2", "q2", call("b", text="first"), call("b"), result("b", "B"), result("b", "B2")))
+        assert texts(await store.history("s", last_runs=1).collect()) == ["q2", "first", None, "B", "B2"]
+
+    async def test_two_calls_of_one_id_need_two_results(self, store: Store) -> None:
+        await store.append(run("r1", "q", call("a", "a"), result("a", "A"), result("a", "B")))
+        assert await remembered(store) == ["q", None, "A", "B"]
+        await store.append(run("r2", "q2", call("b", "b"), result("b", "B")))
+        assert await remembered(store, last_runs=1) == ["q2"]
+
+    async def test_results_of_a_call_that_is_left_out_go_with_it_alone(self, store: Store) -> None:
+        messages = [call("a"), result("a", "A"), call("a", "b"), result("a", "A2"), answer("done")]
+        await store.append(run("r1", "q", *messages, "q2"))
+        assert await remembered(store) == ["q", None, "A", "done", "q2"]
+
     @pytest.mark.parametrize(
         ("count", "expected"),
         [(1, []), (2, ["r2?"]), (3, ["r2?"]), (4, [None, "A", "r2?"]), (5, ["q", None, "A", "r2?"])],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anyio
 import msgspec
 import pytest
 
@@ -16,7 +17,7 @@ from sessionledger.errors import (
 from sessionledger.records import AgentSwitch, Usage
 from sessionledger.store import Store
 from sessionledger.testing.builders import answer, ask, run, texts, turn
-from sessionledger.testing.suite.bench import Bench, Storage
+from sessionledger.testing.suite.bench import Bench, Storage, small_pages
 
 __all__ = ["RetractTests"]
 
@@ -76,6 +77,62 @@ class RetractTests(Bench):
             await store.append(run("r1", "third"))
         third = await store.append(run("r1", "third"), revise=True)
         assert third.revision == 3
+
+    async def test_a_revision_is_recognised_by_its_operation(self, store: Store, storage: Storage) -> None:
+        await store.append(turn("r1"))
+        again = run("r1", "again")
+        first = await store.append(again, revise=True, operation_id="one")
+        await store.append(run("r1", "third"), revise=True, operation_id="two")
+        fourth = await store.append(again, revise=True, operation_id="three")
+        assert (first.revision, fourth.revision) == (2, 4)
+        async with storage.store() as other:
+            for anyone in (store, other):
+                repeated = await anyone.append(again, revise=True, operation_id="one", expected_version=1)
+                assert repeated == msgspec.structs.replace(first, replayed=True)
+        with pytest.raises(ConflictError):
+            await store.append(run("r1", "fifth"), revise=True, operation_id="one")
+        # without an operation it is the newest that counts
+        assert await store.append(again, revise=True) == msgspec.structs.replace(fourth, replayed=True)
+        assert await shown(store) == ["again"]
+
+    async def test_an_operation_stores_a_revision_though_the_content_is_there(self, store: Store) -> None:
+        await store.append(run("r1", "same"))
+        first = await store.append(run("r1", "same"), revise=True, operation_id="one")
+        second = await store.append(run("r1", "same"), revise=True, operation_id="two")
+        assert [(one.revision, one.replayed) for one in (first, second)] == [(2, False), (3, False)]
+        for operation_id, receipt in (("one", first), ("two", second)):
+            repeated = await store.append(run("r1", "same"), revise=True, operation_id=operation_id)
+            assert repeated == msgspec.structs.replace(receipt, replayed=True)
+        assert await shown(store) == ["same"]
+
+    async def test_operations_that_revise_at_once_store_one_revision_each(self, store: Store, storage: Storage) -> None:
+        await store.append([turn("r1"), turn("r2")])
+        receipts: dict[str, set[int]] = {}
+
+        async def revise(through: Store, operation_id: str) -> None:
+            runs = [run("r1", "same"), run("r2", "same")]
+            stored = await through.append(runs, revise=True, operation_id=operation_id)
+            receipts.setdefault(operation_id, set()).update(one.revision for one in stored)
+
+        async with storage.store() as other, anyio.create_task_group() as group:
+            for through in (store, other, store):
+                for operation_id in ("one", "two", "three"):
+                    group.start_soon(revise, through, operation_id)
+        assert sorted(map(sorted, receipts.values())) == [[2], [3], [4]]
+        assert await shown(store) == ["same", "same"]
+
+    async def test_what_was_updated_since_is_revised_by_its_first_content(self, store: Store) -> None:
+        first = run("r1", "question", status="running")
+        await store.append(first)
+        for revision in (2, 3):
+            await store.update_run("s", run_id="r1", messages=[answer("bad")], status="completed")
+            regenerated = await store.append(first, revise=True)
+            assert (regenerated.revision, regenerated.replayed) == (revision, False)
+            assert await shown(store) == ["question"]
+            assert (await store.append(first, revise=True)).replayed
+        await store.update_run("s", run_id="r1", messages=[answer("good")], status="completed")
+        assert await shown(store) == ["question", "good"]
+        assert (await store.stats("s")).runs_by_status == {"completed": 1}
 
     async def test_what_is_not_there_is_not_revised(self, store: Store) -> None:
         with pytest.raises(RunNotFoundError):
@@ -236,6 +293,21 @@ class RetractTests(Bench):
         assert message_id and await store.get_message("s", message_id=message_id) is None
         assert (await store.append(turn("r2"))).replayed
         assert await shown(store, include_retracted=True) == [f"r{n}{mark}" for n in range(1, 5) for mark in "?!"]
+
+    @pytest.mark.parametrize(("rows", "size"), [(1, 1 << 20), (500, 10)])
+    async def test_a_message_is_found_behind_retracted_ones_of_its_id(self, store: Store, rows: int, size: int) -> None:
+        for number in range(5):
+            await store.append(run(f"r{number}", ask(f"text {number}", message_id="m")))
+        small_pages(store, rows=rows, size=size)
+        for number in range(4, 0, -1):
+            await store.retract("s", run_id=f"r{number}")
+            found = await store.get_message("s", message_id="m")
+            assert found is not None and found.content == f"text {number - 1}"
+        await store.fork("s", new_session_id="f")
+        found = await store.get_message("f", message_id="m")
+        assert found is not None and found.content == "text 0"
+        await store.retract("s", run_id="r0")
+        assert await store.get_message("s", message_id="m") is None
 
     async def test_runs_are_retracted_with_their_messages(self, store: Store) -> None:
         await four_turns(store)

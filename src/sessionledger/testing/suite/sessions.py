@@ -13,6 +13,7 @@ import anyio
 import msgspec
 import pytest
 
+from sessionledger.codec import column_of_name
 from sessionledger.errors import (
     ConflictError,
     InvalidCursorError,
@@ -190,6 +191,20 @@ class SessionTests(Bench):
         await store.append(turn("r1"))
         assert (await store.update_session("s", change={"name": "c"}, expected_state_version=2)).state_version == 3
 
+    async def test_an_update_is_recognised_though_it_forbids_its_own_repetition(self, store: Store) -> None:
+        def take(session: Session) -> Session:
+            if session.state["seat"] is not None:
+                raise LookupError("taken")
+            return msgspec.structs.replace(session, state={"seat": "A"})
+
+        await store.create_session(Session(session_id="s", state={"seat": None}))
+        first = await store.update_session("s", change=take, operation_id="o")
+        assert await store.update_session("s", change=take, operation_id="o") == first
+        for operation_id in (None, "p"):
+            with pytest.raises(LookupError):
+                await store.update_session("s", change=take, operation_id=operation_id)
+        assert await store.get_session("s") == first
+
     async def test_a_change_is_recognised_by_its_operation(self, store: Store) -> None:
         await store.create_session(Session(session_id="s"))
         await store.update_session("s", change=counted, operation_id="o")
@@ -287,6 +302,26 @@ class SessionTests(Bench):
             store.sessions(kind="robot")
         with pytest.raises(InvalidRecordError):
             store.sessions(active_after=datetime(2024, 1, 1))  # noqa: DTZ001
+
+    async def test_sessions_are_found_by_any_name(self, store: Store) -> None:
+        names = ["n", "N", "", " ", "é" * 129, "é" * 256, "x" * 256, "x" * 257, "x" * 5000, "x\0y", "\0", "x", "\ufffc"]
+        # what a column has in place of a name is the name of no other session
+        names += [column_of_name(name) or "" for name in ("x" * 257, "x\0y")]
+        for number, name in enumerate(names):
+            await store.create_session(Session(session_id=str(number), name=name))
+        await store.create_session(Session(session_id="without"))
+        for number, name in enumerate(names):
+            (found,) = await store.sessions(name=name).collect()
+            assert (found.session_id, found.name) == (str(number), name)
+        assert await ids(store, name="x" * 258) == []
+        for session_id, before, after in (("0", "n", "y" * 300), ("8", "x" * 5000, "y" * 301)):
+            await store.update_session(session_id, change={"name": after})
+            assert (await ids(store, name=after), await ids(store, name=before)) == ([session_id], [])
+            assert (await there(store, session_id)).name == after
+        for bad in ("a\ud800", 5):
+            with pytest.raises(InvalidRecordError) as raised:
+                store.sessions(name=bad)  # type: ignore[arg-type]
+            assert raised.value.path == "name"
 
     async def test_listed_sessions_lie_between_their_bounds(self, store: Store) -> None:
         moments = []

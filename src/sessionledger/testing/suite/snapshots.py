@@ -11,10 +11,10 @@ import pytest
 
 from sessionledger.errors import SessionDeletedError
 from sessionledger.protocol.store import Cursor
-from sessionledger.records import Session
+from sessionledger.records import AgentSwitch, Session
 from sessionledger.store import Store
 from sessionledger.testing.builders import ask, run, texts, turn
-from sessionledger.testing.suite.bench import Bench, small_pages
+from sessionledger.testing.suite.bench import Bench, interrupt, small_pages
 
 __all__ = ["SnapshotTests"]
 
@@ -51,6 +51,32 @@ async def session_with_all(store: Store) -> None:
     await store.append(run("r1", "first again", "and again"), revise=True)
     await store.retract("s", run_id="r2", operation_id="before")
     await store.update_run("s", run_id="open", messages=[ask("q2")])
+
+
+async def _make_again(store: Store) -> None:
+    await store.delete_session("s", soft=False)
+    await store.create_session(Session(session_id="s"))
+    await session_with_all(store)
+
+
+async def _fork_again(store: Store) -> None:
+    await store.delete_session("s", soft=False)
+    await store.append([turn(f"r{number}", session_id="p") for number in range(1, 9)])
+    await store.fork("p", new_session_id="s")
+
+
+#: Ways in which a session goes under an open cursor.
+DELETIONS: dict[str, Callable[[Store], Awaitable[Any]]] = {
+    "softly": lambda store: store.delete_session("s"),
+    "for good": lambda store: store.delete_session("s", soft=False),
+    "made again": _make_again,
+    "forked again": _fork_again,
+}
+
+
+async def _switch(store: Store, agents: str) -> None:
+    for agent in agents:
+        await store.append(run(f"to {agent}", "x"), switch=AgentSwitch(to_agent=agent))
 
 
 WALKS: dict[str, Callable[[Store], Cursor[Any]]] = {
@@ -107,7 +133,7 @@ class SnapshotTests(Bench):
         assert walked == expected
 
     @pytest.mark.parametrize("walk", WALKS)
-    @pytest.mark.parametrize("how", ["softly", "for good", "made again", "forked again"])
+    @pytest.mark.parametrize("how", DELETIONS)
     async def test_a_session_that_is_deleted_under_a_cursor_is_an_error(
         self, store: Store, walk: str, how: str
     ) -> None:
@@ -115,13 +141,53 @@ class SnapshotTests(Bench):
         small_pages(store, rows=1)
         cursor = WALKS[walk](store)
         assert await cursor.first() is not None
-        await store.delete_session("s", soft=how == "softly")
-        if how == "made again":
-            await store.create_session(Session(session_id="s"))
-            await session_with_all(store)
-        elif how == "forked again":
-            await store.append([turn(f"r{number}", session_id="p") for number in range(1, 9)])
-            await store.fork("p", new_session_id="s")
+        await DELETIONS[how](store)
         with pytest.raises(SessionDeletedError) as raised:
             await cursor.collect()
         assert raised.value.session_id == "s"
+
+    @pytest.mark.parametrize("last", [None, 3])
+    async def test_switches_that_are_walked_over_stay_as_they_were(self, store: Store, last: int | None) -> None:
+        await _switch(store, "abcde")
+        small_pages(store, rows=1)
+        cursor = store.switches("s", last=last)
+        walked = [await cursor.first()]
+        await _switch(store, "xyz")
+        await store.retract("s", last_runs=5)
+        walked += await cursor.collect()
+        assert "".join(one.to_agent for one in walked if one is not None) == "abcde"[-(last or 5) :]
+
+    @pytest.mark.parametrize("last", [None, 3])
+    @pytest.mark.parametrize("how", DELETIONS)
+    async def test_a_session_that_is_deleted_under_a_walk_over_its_switches_is_an_error(
+        self, store: Store, how: str, last: int | None
+    ) -> None:
+        await _switch(store, "abcde")
+        small_pages(store, rows=1)
+        cursor = store.switches("s", last=last)
+        assert await cursor.first() is not None
+        await DELETIONS[how](store)
+        if how.endswith("again"):
+            await _switch(store, "uvwxyz")
+        with pytest.raises(SessionDeletedError) as raised:
+            await cursor.collect()
+        assert raised.value.session_id == "s"
+
+    @pytest.mark.parametrize("walk", WALKS)
+    @pytest.mark.parametrize("how", DELETIONS)
+    async def test_what_was_retracted_does_not_show_when_its_session_goes_under_a_page(
+        self, store: Store, walk: str, how: str
+    ) -> None:
+        """A page and what hides some of it are two reads; in between, the rows that hid it were erased."""
+        await session_with_all(store)
+        interrupt(store, "hidden", lambda: DELETIONS[how](store))
+        with pytest.raises(SessionDeletedError) as raised:
+            await WALKS[walk](store).first()
+        assert raised.value.session_id == "s"
+
+    @pytest.mark.parametrize("how", DELETIONS)
+    async def test_a_run_of_a_session_that_goes_under_it_is_not_mixed_up(self, store: Store, how: str) -> None:
+        await store.append(run("r1", output="old"))
+        interrupt(store, "runs", lambda: DELETIONS[how](store))
+        with pytest.raises(SessionDeletedError):
+            await store.get_run("r1", session_id="s")

@@ -17,7 +17,7 @@ from sessionledger.errors import (
     SessionDeletedError,
     SessionNotFoundError,
 )
-from sessionledger.records import Run, RunStatus, Usage
+from sessionledger.records import Run, RunStatus, Session, Usage
 from sessionledger.store import Store
 from sessionledger.testing.builders import answer, ask, run, texts, turn
 from sessionledger.testing.suite.bench import Bench, Storage
@@ -218,6 +218,28 @@ class UpdateTests(Bench):
         await store.delete_session("s", soft=False)
         with pytest.raises(SessionNotFoundError):
             await store.update_run("s", run_id="r1", messages=[ask("c")])
+
+    async def test_a_run_of_the_same_name_in_a_session_made_again_is_read_anew(
+        self, store: Store, storage: Storage
+    ) -> None:
+        await store.append(run("r1", *[answer("old", usage=Usage(input_tokens=1000))] * 3, status="running"))
+        await store.update_run("s", run_id="r1", messages=[answer("more", usage=Usage(input_tokens=1000))])
+        async with storage.store() as other:
+            await other.delete_session("s", soft=False)
+            await other.create_session(Session(session_id="s"))
+            await other.append(run("r1", "q", status="running"))
+            # as many patches as the one that the store knows
+            await other.update_run("s", run_id="r1", messages=[answer("a", usage=Usage(input_tokens=1))])
+        await store.update_run("s", run_id="r1", messages=[answer("b", usage=Usage(input_tokens=2))], operation_id="o")
+        one = await stored(store)
+        assert texts(one.messages) == ["q", "a", "b"]
+        assert one.usage == (await store.stats("s")).usage == Usage(input_tokens=3)
+        for message in one.messages:
+            assert await store.get_message("s", message_id=message.message_id or "") == message
+        again = await store.update_run(
+            "s", run_id="r1", messages=[answer("b", usage=Usage(input_tokens=2))], operation_id="o"
+        )
+        assert again.replayed
 
     async def test_a_wrong_status_is_refused(self, store: Store) -> None:
         await store.append(run("r1", status="running"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from sessionledger.errors import InvalidCursorError, InvalidRecordError
@@ -206,6 +207,19 @@ class CursorTests(Bench):
                 break
         assert walked == whole
 
+    @pytest.mark.parametrize(("rows", "size"), [(2, 1 << 20), (500, 10)])
+    async def test_a_search_that_is_read_in_small_pieces_goes_on_from_its_token(
+        self, store: Store, rows: int, size: int
+    ) -> None:
+        await store.append([run(f"r{number}", agent_id="x", output="x" * 20) for number in range(7)])
+        small_pages(store, rows=rows, size=size)
+        walked: list[str | None] = []
+        page = await store.runs(agent_id="x", page_size=2).page()
+        while page.next_token is not None:
+            walked += [one.run_id for one in page.items]
+            page = await store.runs(agent_id="x", page_size=2, after=page.next_token).page()
+        assert [*walked, *(one.run_id for one in page.items)] == [f"r{number}" for number in range(7)]
+
     @pytest.mark.parametrize(
         "arguments",
         [{}, {"last": 1, "agent_id": "x"}, {"agent_id": "x", "after": 3}, {"agent_id": "x", "include_messages": True}],
@@ -273,6 +287,23 @@ class CursorTests(Bench):
             page = await cursor.page()
             assert (list(page.items), page.next_token) == ([], None)
 
+    async def test_pages_of_what_has_no_places_say_whether_there_is_more(self, store: Store) -> None:
+        await ten_messages(store)
+        for number in range(5):
+            await store.append(run(f"w{number}"), switch=AgentSwitch(to_agent=f"a{number}"))
+        small_pages(store, rows=2)
+        cursors: list[Cursor[Any]] = [store.history("s", page_size=4), store.switches("s")]
+        for cursor, expected in zip(cursors, ([4, 4, 2], [2, 2, 1]), strict=True):
+            sizes = []
+            more: str | None = ""
+            while more is not None:
+                page = await cursor.page()
+                sizes.append(len(page.items))
+                more = page.next_token
+            assert sizes == expected
+            with pytest.raises(InvalidCursorError):
+                await store.messages("s", after=cursor.token).collect()
+
     # tokens
 
     @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -320,6 +351,17 @@ class CursorTests(Bench):
         await store.append(turn("r6"))
         assert await places(store.messages("s", after=cursor.token)) == [11, 12]
         assert await cursor.first() is None
+
+    async def test_a_search_takes_no_token_of_another_driver(self, store: Store, storage: Storage) -> None:
+        for number in range(3):
+            await store.append(run(f"r{number}", agent_id="a"))
+        driver = storage.driver()
+        driver.info = msgspec.structs.replace(driver.info, name="other")  # type: ignore[misc]
+        async with Store.on(driver) as other:
+            token = (await other.runs(agent_id="a", page_size=1).page()).next_token
+        assert token is not None
+        with pytest.raises(InvalidCursorError):
+            store.runs(agent_id="a", after=token)
 
     async def test_a_token_of_another_cursor_is_refused(self, store: Store) -> None:
         await ten_messages(store)
@@ -376,6 +418,16 @@ class CursorTests(Bench):
         assert [len(one.content) async for one in store.messages("s", last=3)] == sizes[-3:]
         assert [len(one.content) async for one in store.history("s")] == sizes
 
+    async def test_runs_are_bounded_by_bytes(self, store: Store) -> None:
+        small_pages(store, rows=500, size=1_000)
+        sizes = [1, 2_000, 1, 500, 500, 500, 1, 3_000]
+        outputs = ["x" * size for size in sizes]
+        await store.append([run(f"r{n}", output=output, agent_id="x") for n, output in enumerate(outputs)])
+        assert [one.output async for one in store.runs("s")] == outputs
+        assert [one.output async for one in store.runs("s", reverse=True)] == outputs[::-1]
+        assert [one.output async for one in store.runs("s", last=3)] == outputs[-3:]
+        assert [one.output async for one in store.runs(agent_id="x")] == outputs
+
     async def test_a_page_may_be_larger_than_one_fetch(self, store: Store) -> None:
         small_pages(store, rows=3)
         await ten_messages(store)
@@ -394,5 +446,7 @@ class CursorTests(Bench):
         assert first is not None
         assert [first.to_agent, *(one.to_agent for one in rest)] == ["a0", "a1", "a2", "a3", "a4"]
         assert [one.to_agent for one in await store.switches("s", last=2).collect()] == ["a4", "a5"]
-        assert [one.to_agent for one in await store.switches("s", last=9).collect()] == [f"a{n}" for n in range(6)]
+        for last in (3, 4, 5, 6, 9, 2**63, 2**70):
+            expected = [f"a{n}" for n in range(6)][-min(last, 6) :]
+            assert [one.to_agent for one in await store.switches("s", last=last).collect()] == expected
         assert await store.switches("s", last=0).collect() == []

@@ -15,8 +15,8 @@ from sessionledger.protocol.driver import PROTOCOL_VERSION, DriverInfo, StoreURL
 from sessionledger.protocol.rows import (
     Commit,
     FoundRuns,
+    HiddenPage,
     HiddenQuery,
-    HiddenRow,
     MessagePage,
     MessageQuery,
     MessageRow,
@@ -136,8 +136,8 @@ class ShelfDriver:
         places = [place for place, _, _ in found]
         if search.after is not None:
             found = found[places.index(search.after) + 1 :] if search.after in places else []
-        rows = [(book.head, row, place) for place, book, row in found[: search.limit]]
-        return FoundRuns(rows, len(found) > search.limit)
+        page, more = _page(found, search.limit, search.max_bytes, lambda item: _run_size(item[2]))
+        return FoundRuns([(book.head, row, place) for place, book, row in page], more)
 
     async def messages(self, query: MessageQuery) -> MessagePage:
         book = await self._work(self._shelf.load, query.key)
@@ -147,10 +147,13 @@ class ShelfDriver:
         run_ids = {row.seq: row.run_id for row in book.runs}
         return MessagePage(book.head, page, {row.run_seq: run_ids[row.run_seq] for row in page}, more)
 
-    async def hidden(self, query: HiddenQuery) -> Sequence[HiddenRow]:
+    async def hidden(self, query: HiddenQuery) -> HiddenPage:
         book = await self._work(self._shelf.load, query.key)
-        rows = book.hidden if book is not None and not book.head.erased else ()
-        return [row for row in rows if _overlap(row.positions, query.positions) and _overlap(row.runs, query.runs)]
+        if book is None or book.head.erased:
+            return HiddenPage(book.head if book else None, ())
+        rows = book.hidden
+        found = [row for row in rows if _overlap(row.positions, query.positions) and _overlap(row.runs, query.runs)]
+        return HiddenPage(book.head, found)
 
     async def switches(self, query: SwitchQuery) -> SwitchPage:
         book = await self._work(self._shelf.load, query.key)

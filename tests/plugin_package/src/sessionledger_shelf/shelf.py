@@ -22,10 +22,10 @@ from sessionledger.protocol.decide import (
     hidden_rows,
 )
 from sessionledger.protocol.rows import (
+    SEALED,
     Body,
     Change,
     Commit,
-    Committed,
     Head,
     HiddenRow,
     MessageRow,
@@ -42,8 +42,6 @@ from sessionledger.protocol.rows import (
     Show,
     SwitchRow,
 )
-
-EMPTY = SessionHeader("agent", None, None, None, None, 0, "{}")
 
 
 class Book(msgspec.Struct):
@@ -143,8 +141,8 @@ def _write(book: Book, commit: Commit, decision: Decision) -> None:
         _change(book, change, receipt, decision.head.version)
     book.counters = add_counters(book.counters, commit, decision)
     book.head = decision.head
-    if isinstance(decision.outcome, Committed) and not any(isinstance(change, PutRun) for change in commit.changes):
-        book.operations[commit.operation_id] = StoredOperation(commit.digest, decision.outcome.receipts)
+    if decision.operation is not None:
+        book.operations[commit.operation_id] = decision.operation
 
 
 def _change(book: Book, change: Change, receipt: RunReceipt | None, version: int) -> None:
@@ -160,7 +158,7 @@ def _change(book: Book, change: Change, receipt: RunReceipt | None, version: int
     elif isinstance(change, Show):
         book.hidden = [_shown(row, change.hide_id, version) for row in book.hidden]
     elif isinstance(change, Seal):
-        book.header, book.state = EMPTY, "{}"
+        book.header, book.state = SEALED, "{}"
 
 
 def _shown(row: HiddenRow, hide_id: str, version: int) -> HiddenRow:
