@@ -79,7 +79,7 @@ async def _session_of(context: Context, scope: Scope, run_id: str) -> str | None
 
 
 async def get_message(context: Context, scope: Scope, session_id: str, message_id: str) -> Message | None:
-    if not is_text(message_id):
+    if not is_text(message_id) or "\0" in message_id:
         # no message has such an id, and no storage can be asked for it
         return None
     view = await retried(lambda: begin(context, scope, session_id, none_if_deleted=True))
