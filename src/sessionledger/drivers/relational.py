@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from sessionledger.protocol.rows import ForkLink, Head, RunSearch, SessionKey, SessionQuery
+from sessionledger.protocol.rows import OPEN_STATUSES, ForkLink, Head, RunSearch, SessionKey, SessionQuery
 
-__all__ = ["HEAD", "HEADER", "OPEN", "RUN", "head_of", "run_filters", "session_filters"]
+__all__ = ["HEAD", "HEADER", "RUN", "head_of", "run_filters", "session_filters"]
 
 #: Columns of a session `s`, in the order in which `head_of` takes them; `HEAD_COLUMNS` of them, the last its counters.
 HEAD: Final = (
@@ -26,9 +26,6 @@ RUN: Final = (
     "r.created_at, r.first_position, r.last_position, r.status, r.updated_at, r.finished_at, r.input_tokens, "
     "r.output_tokens, r.has_summary"
 )
-#: Statuses of runs that may still be patched, which have an index and their bodies in parts.
-OPEN: Final = ("pending", "running", "paused")
-
 #: Made of as many columns as it has fields.
 _make_head: Callable[..., Head] = Head
 
@@ -81,9 +78,9 @@ def run_filters(search: RunSearch, after: tuple[int, int] | None) -> tuple[list[
     if after is not None:
         where.append((f"(r.session_key, r.seq) {'<' if search.reverse else '>'} (?, ?)", after))
     conditions = [text for text, _ in where] + ["s.deleted_at IS NULL", "NOT s.erased"]
-    if search.statuses is not None and set(search.statuses) <= set(OPEN):
+    if search.statuses is not None and set(search.statuses) <= set(OPEN_STATUSES):
         # said again in the words of the partial index, so that it is used
-        conditions.append(f"r.status IN ({', '.join(map(repr, OPEN))})")
+        conditions.append(f"r.status IN ({', '.join(map(repr, OPEN_STATUSES))})")
     order = "DESC" if search.reverse else "ASC"
     return conditions, _flat(where), f"r.session_key {order}, r.seq {order}"
 

@@ -14,13 +14,13 @@ from sessionledger.drivers.postgres.errors import mapped
 from sessionledger.drivers.postgres.reader import Reader
 from sessionledger.drivers.postgres.tables import Tables
 from sessionledger.drivers.postgres.writer import Writer
-from sessionledger.errors import DriverError, InvalidRecordError
+from sessionledger.errors import DecodeError, DriverError, InvalidRecordError
 from sessionledger.protocol.driver import PROTOCOL_VERSION, DriverInfo, StoreURL
 from sessionledger.protocol.rows import (
     Commit,
     FoundRuns,
+    HiddenPage,
     HiddenQuery,
-    HiddenRow,
     MessagePage,
     MessageQuery,
     Outcome,
@@ -182,11 +182,11 @@ class PostgresDriver:
         async with self._connection(writing=writing) as db:
             return await call(db)
 
-    async def commit(self, commits: Sequence[Commit]) -> Sequence[Outcome | DriverError]:
+    async def commit(self, commits: Sequence[Commit]) -> Sequence[Outcome | DriverError | DecodeError]:
         return await self._run(lambda db: self._writer.commit(db, commits), writing=True)
 
     async def erase(self, key: SessionKey, *, limit: int) -> bool:
-        return await self._run(lambda db: self._writer.erase(db, limit), writing=True)
+        return await self._run(lambda db: self._writer.erase(db, key, limit), writing=True)
 
     async def session(self, key: SessionKey, *, state: bool) -> SessionRow | None:
         return await self._run(lambda db: self._reader.session(db, key, state))
@@ -203,7 +203,7 @@ class PostgresDriver:
     async def messages(self, query: MessageQuery) -> MessagePage:
         return await self._run(lambda db: self._reader.messages(db, query))
 
-    async def hidden(self, query: HiddenQuery) -> Sequence[HiddenRow]:
+    async def hidden(self, query: HiddenQuery) -> HiddenPage:
         return await self._run(lambda db: self._reader.hidden(db, query))
 
     async def switches(self, query: SwitchQuery) -> SwitchPage:

@@ -14,6 +14,8 @@ from sessionledger.drivers.postgres.values import body_of, counters_of
 from sessionledger.drivers.relational import HEAD, HEADER, RUN, head_of, run_filters, session_filters
 from sessionledger.protocol.rows import (
     FoundRuns,
+    Head,
+    HiddenPage,
     HiddenQuery,
     HiddenRow,
     MessagePage,
@@ -37,6 +39,7 @@ from sessionledger.protocol.rows import (
 __all__ = ["Reader"]
 
 _HEAD_COLUMNS = 20
+_decode_segments = msgspec.json.Decoder(list[tuple[int, int]]).decode
 _decode_parts = msgspec.json.Decoder(list[tuple[str, str | None, bytes | None]]).decode
 _decode_place = msgspec.json.Decoder(tuple[int, int]).decode
 _make_run: Callable[..., RunRow] = RunRow
@@ -100,17 +103,16 @@ _PATCHED = "(r.patch > 0 OR (r.body IS NULL AND r.packed IS NULL))"
 _OF_RUN = "session_key = r.session_key AND seq = r.seq AND revision = r.revision"
 _SEGMENTS = f"""
 LEFT JOIN LATERAL (
-  SELECT array_agg(first_position ORDER BY first_position) AS firsts,
-    array_agg(last_position ORDER BY first_position) AS lasts
+  SELECT json_agg(json_build_array(first_position, last_position) ORDER BY first_position)::text AS segments
   FROM {{segments}} WHERE {_PATCHED} AND {_OF_RUN}) AS g ON true
 """
 _PARTS = f"""
 LEFT JOIN LATERAL (
-  SELECT json_agg(json_build_array(name, body::text, encode(packed, 'base64')))::text AS parts FROM {{run_parts}}
-  WHERE {_PATCHED} AND {_OF_RUN}) AS p ON true
+  SELECT json_agg(json_build_array(name, body::text, replace(encode(packed, 'base64'), E'\\n', '')))::text AS parts
+  FROM {{run_parts}} WHERE {_PATCHED} AND {_OF_RUN}) AS p ON true
 """
-_WITH_BODIES = "g.firsts, g.lasts, r.body, r.packed, p.parts"
-_WITHOUT_BODIES = "g.firsts, g.lasts"
+_WITH_BODIES = "g.segments, r.body, r.packed, p.parts"
+_WITHOUT_BODIES = "g.segments"
 #: Bytes of a run's body, roughly: large ones are measured, because they may be compressed.
 _ROUGH_SIZE = """
 CASE WHEN pg_column_size(r.body) < 2000 THEN pg_column_size(r.body) ELSE coalesce(octet_length(r.body::text), 0) END
@@ -126,9 +128,12 @@ SELECT {HEAD}, l.* FROM {{sessions}} s LEFT JOIN LATERAL (
 """
 
 _HIDDEN = f"""
-SELECT hide_id, first_position, last_position, first_run_seq, last_run_seq, revision, since, until, reach
-FROM {{hidden}} WHERE session_key = (SELECT s.session_key FROM {{sessions}} s {_THIS})
-  AND first_run_seq <= $3 AND last_run_seq >= $4 AND first_position <= $5 AND last_position >= $6
+SELECT {HEAD}, l.* FROM {{sessions}} s LEFT JOIN LATERAL (
+  SELECT array_agg(
+    ROW(hide_id, first_position, last_position, first_run_seq, last_run_seq, revision, since, until, reach))
+  FROM {{hidden}} WHERE session_key = s.session_key
+    AND first_run_seq <= $3 AND last_run_seq >= $4 AND first_position <= $5 AND last_position >= $6) AS l ON true
+{_THIS}
 """
 _SWITCHES = f"""
 SELECT {HEAD}, l.* FROM {{sessions}} s LEFT JOIN LATERAL (
@@ -225,22 +230,34 @@ class Reader:
             "r.revision = (SELECT max(n.revision) FROM {runs} n WHERE n.session_key = r.session_key AND n.seq = r.seq)"
         )
         text = (
-            f"SELECT {HEAD}, s.session_id, ROW({RUN}, {_WITH_BODIES}) AS run FROM {{runs}} r "
+            "SELECT * FROM (SELECT *, sum(size) OVER (ROWS UNBOUNDED PRECEDING) - size AS before FROM ("
+            f"SELECT {HEAD}, s.session_id, ROW({RUN}, {_WITH_BODIES}) AS run, {_ROUGH_SIZE} AS size FROM {{runs}} r "
             f"JOIN {{sessions}} s USING (session_key) {_SEGMENTS}{_PARTS} "
-            f"WHERE {' AND '.join([*conditions, newest])} ORDER BY {order} LIMIT ?"
+            f"WHERE {' AND '.join([*conditions, newest])} ORDER BY {order} LIMIT ?) AS page) AS bounded "
+            "WHERE before < ?"
         )
-        rows = await db.fetch(self._text(_numbered(text)), *values, search.limit + 1)
-        found = []
-        for row in rows[: search.limit]:
+        rows = await db.fetch(self._text(_numbered(text)), *values, search.limit + 1, search.max_bytes)
+        found: list[tuple[Head, RunRow, str]] = []
+        size = 0
+        for row in rows:
+            if len(found) == search.limit or size >= search.max_bytes:
+                return FoundRuns(found, True)
             run = _run_of(row["run"], bodies=True)
+            size += _size(run)
             place = msgspec.json.encode((row[0], run.seq)).decode()
             found.append((head_of(row, SessionKey(search.namespace, row["session_id"])), run, place))
-        return FoundRuns(found, len(rows) > search.limit)
+        return FoundRuns(found, size >= search.max_bytes)
 
-    async def hidden(self, db: asyncpg.Connection, query: HiddenQuery) -> list[HiddenRow]:
+    async def hidden(self, db: asyncpg.Connection, query: HiddenQuery) -> HiddenPage:
         bounds = (query.runs[1], query.runs[0], query.positions[1], query.positions[0])
-        rows = await db.fetch(self._text(_HIDDEN), *_key(query), *bounds)
-        return [HiddenRow(row[0], row[1:3], row[3:5], *row[5:]) for row in rows]
+        row = await db.fetchrow(self._text(_HIDDEN), *_key(query), *bounds)
+        if row is None:
+            return HiddenPage(None, ())
+        found = [
+            HiddenRow(hide_id, (first, last), (low, high), *rest)
+            for hide_id, first, last, low, high, *rest in row[20] or ()
+        ]
+        return HiddenPage(head_of(row, query.key), found)
 
     async def switches(self, db: asyncpg.Connection, query: SwitchQuery) -> SwitchPage:
         text = self._text(_SWITCHES, _ORDER[query.reverse])
@@ -272,7 +289,8 @@ def _numbered(text: str) -> str:
 
 def _header_of(row: Sequence[Any]) -> SessionHeader:
     """Of the columns behind a head's."""
-    return SessionHeader(*row[20:26], body_of(row[26], row[27]))
+    kind, agent_id, current_agent, name, parent_session_id, updated_at, body, packed = row[20:28]
+    return SessionHeader(kind, agent_id, current_agent, name, parent_session_id, updated_at, body_of(body, packed))
 
 
 def _page(rows: Sequence[Any], query: RunQuery) -> tuple[list[RunRow], bool]:
@@ -283,18 +301,22 @@ def _page(rows: Sequence[Any], query: RunQuery) -> tuple[list[RunRow], bool]:
             return found, True
         run = _run_of(row, bodies=query.bodies)
         if query.bodies:
-            size += len(run.body) + sum(map(len, run.parts.values()))
+            size += _size(run)
         found.append(run)
     # the statement ends where bodies, measured roughly, reach the bound
     return found, query.bodies and size >= query.max_bytes
 
 
+def _size(run: RunRow) -> int:
+    return len(run.body) + sum(map(len, run.parts.values()))
+
+
 def _run_of(row: Sequence[Any], *, bodies: bool) -> RunRow:
     """Of the columns of `RUN`, the segments, the body and the parts."""
-    segments = list(zip(row[19] or (), row[20] or (), strict=True))
+    segments = _decode_segments(row[19]) if row[19] else ()
     header = _make_run_header(*row[13:19])
     if not bodies:
         return _make_run(*row[:13], segments, header, "", {})
-    parts = {name: body_of(text, packed) for name, text, packed in _decode_parts(row[23] or "[]")}
+    parts = {name: body_of(text, packed) for name, text, packed in _decode_parts(row[22] or "[]")}
     body = parts.pop("", None)
-    return _make_run(*row[:13], segments, header, body_of(row[21], row[22]) if body is None else body, parts)
+    return _make_run(*row[:13], segments, header, body_of(row[20], row[21]) if body is None else body, parts)

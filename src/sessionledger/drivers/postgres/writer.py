@@ -11,7 +11,7 @@ import msgspec
 from sessionledger.drivers.postgres.errors import error_of
 from sessionledger.drivers.postgres.tables import Tables
 from sessionledger.drivers.postgres.values import columns_of_body, counters_of, json_of_counters
-from sessionledger.drivers.relational import HEAD, OPEN, head_of
+from sessionledger.drivers.relational import HEAD, head_of
 from sessionledger.errors import DriverError, UnavailableError
 from sessionledger.protocol.decide import (
     Decision,
@@ -21,8 +21,11 @@ from sessionledger.protocol.decide import (
     add_counters,
     decide,
     hidden_rows,
+    needs_operation,
 )
 from sessionledger.protocol.rows import (
+    OPEN_STATUSES,
+    SEALED,
     Change,
     Commit,
     Committed,
@@ -152,9 +155,9 @@ class Writer:
     async def _judge_and_write(self, db: asyncpg.Connection, commit: Commit) -> Outcome | None:
         """None: a session was made meanwhile, which has to be looked at."""
         row = await db.fetchrow(self._find, commit.key.namespace, commit.key.session_id)
+        key: int | None = None if row is None else row[0]
         head = None if row is None else head_of(row, commit.key)
-        key = None if row is None else row[0]
-        known = Known(head) if head is None or head.erased else await self._known(db, commit, key, head)
+        known = await self._known(db, commit, key, head)
         decision = decide(commit, known)
         if decision.head is None:
             return decision.outcome
@@ -168,10 +171,13 @@ class Writer:
                 return None
         else:
             await db.execute(self._sql["update_session"], *_changing(decision.head), counters, key)
+        assert key is not None
         await self._write(db, key, commit, decision)
         return decision.outcome
 
-    async def _known(self, db: asyncpg.Connection, commit: Commit, key: int, head: Head) -> Known:
+    async def _known(self, db: asyncpg.Connection, commit: Commit, key: int | None, head: Head | None) -> Known:
+        if head is None or head.erased:
+            return Known(head)
         named: dict[tuple[str, int], StoredRun] = {}
         newest: dict[str, StoredRun] = {}
         hides: set[str] = set()
@@ -187,7 +193,7 @@ class Writer:
             elif isinstance(change, Show) and await db.fetchval(self._sql["hide_exists"], key, change.hide_id):
                 hides.add(change.hide_id)
         operation = None
-        if not _puts(commit):
+        if needs_operation(commit):
             row = await db.fetchrow(self._sql["operation"], key, commit.operation_id)
             operation = None if row is None else StoredOperation(row[0], _decode_receipts(row[1]))
         return Known(head, operation, named, newest, frozenset(hides))
@@ -215,19 +221,25 @@ class Writer:
         assert decision.head is not None
         version = decision.head.version
         for change, receipt in decision.writes:
-            await self._write_change(db, key, change, receipt, version)
+            await self._write_change(db, commit.key, key, change, receipt, version)
             hidden = hidden_rows(commit, change, receipt, version)
             if hidden:
                 columns = zip(
                     *[(*h.positions, *h.runs, h.revision, h.since, h.until, h.reach) for h in hidden], strict=True
                 )
                 await db.execute(self._sql["insert_hidden"], key, hidden[0].hide_id, *map(list, columns))
-        if isinstance(decision.outcome, Committed) and not _puts(commit):
-            receipts = _encode(decision.outcome.receipts).decode()
-            await db.execute(self._sql["insert_operation"], key, commit.operation_id, commit.digest, receipts)
+        if decision.operation is not None:
+            digest, receipts = decision.operation.digest, _encode(decision.operation.receipts).decode()
+            await db.execute(self._sql["insert_operation"], key, commit.operation_id, digest, receipts)
 
     async def _write_change(
-        self, db: asyncpg.Connection, key: int, change: Change, receipt: RunReceipt | None, version: int
+        self,
+        db: asyncpg.Connection,
+        session: SessionKey,
+        key: int,
+        change: Change,
+        receipt: RunReceipt | None,
+        version: int,
     ) -> None:
         if isinstance(change, PutRun):
             assert receipt is not None
@@ -255,14 +267,13 @@ class Writer:
         elif isinstance(change, Show):
             await db.execute(self._sql["show"], version, key, change.hide_id)
         elif isinstance(change, Seal):
-            empty = SessionHeader("agent", None, None, None, None, 0, "{}")
-            await db.execute(self._sql["put_header"], key, *_columns_of(empty))
+            await db.execute(self._sql["put_header"], key, *_columns_of(SEALED))
             await db.execute(self._sql["put_state"], key, *columns_of_body("{}"))
-            await db.execute(self._sql["insert_erasure"], key)
+            await db.execute(self._sql["insert_erasure"], key, session.namespace, session.session_id)
 
     async def _put_run(self, db: asyncpg.Connection, key: int, put: PutRun, receipt: RunReceipt) -> None:
         header, seq = put.header, receipt.run_seq
-        body = (None, None) if header.status in OPEN else columns_of_body(put.body)
+        body = (None, None) if header.status in OPEN_STATUSES else columns_of_body(put.body)
         await db.execute(
             self._sql["insert_run"],
             key,
@@ -286,7 +297,7 @@ class Writer:
             header.has_summary,
             *body,
         )
-        if header.status in OPEN:
+        if header.status in OPEN_STATUSES:
             await self._put_parts(db, (key, seq, put.revision), {"": put.body})
         await self._put_messages(db, key, put.messages, receipt)
 
@@ -315,15 +326,28 @@ class Writer:
 
     # erasure
 
-    async def erase(self, db: asyncpg.Connection, limit: int) -> bool:
-        """Some rows of what was sealed, whichever session it was; True while there are more."""
-        async with db.transaction():
-            key = await db.fetchval(self._sql["erasure"])
-            if key is not None:
-                await self._erase_rows(db, key, limit)
-            return await db.fetchval(self._tables.named("SELECT EXISTS (SELECT FROM {erasures})")) is True
+    async def erase(self, db: asyncpg.Connection, key: SessionKey, limit: int) -> bool:
+        """Some rows of what was sealed under this key; True while there are more.
 
-    async def _erase_rows(self, db: asyncpg.Connection, key: int, limit: int) -> None:
+        What that leaves of the limit goes to erasures of others that were interrupted.
+        """
+        names = (key.namespace, key.session_id)
+        async with db.transaction():
+            left = await self._erase_sealed(db, "erasure", names, limit)
+            if left <= 0 and await db.fetchval(self._sql["erasure"], *names) is not None:
+                return True
+            await self._erase_sealed(db, "any_erasure", (), left)
+            return False
+
+    async def _erase_sealed(
+        self, db: asyncpg.Connection, statement: str, arguments: tuple[str, ...], limit: int
+    ) -> int:
+        """One erasure after the other, as a statement names them; returns what is left of the limit."""
+        while limit > 0 and (key := await db.fetchval(self._sql[statement], *arguments)) is not None:
+            limit = await self._erase_rows(db, key, limit)
+        return limit
+
+    async def _erase_rows(self, db: asyncpg.Connection, key: int, limit: int) -> int:
         for table, columns in _CONTENT:
             name = self._tables.named(f"{{{table}}}")
             places = f"SELECT {columns} FROM {name} WHERE session_key = $1 LIMIT $2"
@@ -332,15 +356,12 @@ class Writer:
             )
             limit -= int(done.rpartition(" ")[2])
             if limit <= 0:
-                return
+                return limit
         await db.execute(self._sql["end_erasure"], key)
+        return limit
 
 
 # plain appends, as arrays
-
-
-def _puts(commit: Commit) -> bool:
-    return any(isinstance(change, PutRun) for change in commit.changes)
 
 
 def _is_plain(commit: Commit) -> bool:
@@ -401,7 +422,7 @@ def _values(commit: Commit, put: PutRun) -> list[Any]:
     assert new is not None
     *run, body, packed = _run_values(put)
     state, packed_state = columns_of_body(new.state)
-    is_open = put.header.status in OPEN
+    is_open = put.header.status in OPEN_STATUSES
     stored = (None, None) if is_open else (body, packed)
     in_part = (body, packed) if is_open else (None, None)
     session = (commit.key.namespace, commit.key.session_id, commit.owner, new.user_id, new.created_at)

@@ -176,10 +176,14 @@ UPDATE {hidden} SET until = $1 WHERE session_key = $2 AND hide_id = $3 AND revis
 INSERT INTO {operations} VALUES ($1, $2, $3, $4)
 
 -- insert_erasure
-INSERT INTO {erasures} VALUES ($1) ON CONFLICT DO NOTHING
+INSERT INTO {erasures} VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
 
 -- erasure
-SELECT session_key FROM {erasures} LIMIT 1 FOR UPDATE SKIP LOCKED
+-- The oldest one of a session.
+SELECT session_key FROM {erasures} WHERE namespace = $1 AND session_id = $2 ORDER BY session_key LIMIT 1 FOR UPDATE
+
+-- any_erasure
+SELECT session_key FROM {erasures} ORDER BY session_key LIMIT 1 FOR UPDATE SKIP LOCKED
 
 -- end_erasure
 DELETE FROM {erasures} WHERE session_key = $1

@@ -155,7 +155,11 @@ CREATE TABLE IF NOT EXISTS {operations} (
 );
 
 -- Sessions whose rows are still being erased.
-CREATE TABLE IF NOT EXISTS {erasures} (session_key bigint PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS {erasures} (
+  session_key bigint PRIMARY KEY,
+  namespace text COLLATE "C" NOT NULL,
+  session_id text COLLATE "C" NOT NULL
+);
 
 CREATE TABLE IF NOT EXISTS {meta} (name text PRIMARY KEY, value integer NOT NULL);
 
