@@ -1,4 +1,4 @@
-"""The pytest plug-in: stores for the tests of an application, and the options of the conformance kit.
+"""The pytest plug-in: stores and servers for the tests of an application, and the options of the conformance kit.
 
 The stores are not open yet, so that the fixtures work with any plug-in for async tests:
 
@@ -12,13 +12,15 @@ async def test_my_agent(memory_store):
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sessionledger import SessionStore, open_store
+from sessionledger.testing.servers import PostgresServer
 
-__all__ = ["memory_store", "session_store", "session_store_url"]
+__all__ = ["memory_store", "postgres_server", "session_store", "session_store_url"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,3 +63,10 @@ def session_store(session_store_url: str) -> SessionStore:
 def memory_store() -> SessionStore:
     """An empty store in memory, not open yet."""
     return open_store("memory://")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server, started once for all tests of a process; one without a power cut to fear."""
+    with PostgresServer() as server:
+        yield server
