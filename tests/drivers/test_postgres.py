@@ -1,4 +1,4 @@
-"""The PostgreSQL driver, on a server that is started for it."""
+"""The PostgreSQL driver, on a server that is started for it. Its commits need not wait for the disk here."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ class TestPostgres(DriverSuite, HistorySuite):
 
     @pytest.fixture
     def url(self, postgres_server: PostgresServer) -> str:
-        return postgres_server.fresh_url()
+        return postgres_server.fresh_url() + "&durability=interval"

@@ -67,6 +67,6 @@ def memory_store() -> SessionStore:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    """A PostgreSQL server, started once for all tests of a process; one without a power cut to fear."""
-    with PostgresServer() as server:
+    """A PostgreSQL server, started once for all tests of a process."""
+    with PostgresServer(durable=True) as server:
         yield server

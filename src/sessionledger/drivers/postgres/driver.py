@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import ClassVar, TypeVar
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
-from sessionledger.drivers.postgres.errors import mapped
+from sessionledger.drivers.postgres.pool import Connections
 from sessionledger.drivers.postgres.reader import Reader
 from sessionledger.drivers.postgres.tables import Tables
 from sessionledger.drivers.postgres.writer import Writer
 from sessionledger.errors import DecodeError, DriverError, InvalidRecordError
 from sessionledger.protocol.driver import PROTOCOL_VERSION, DriverInfo, StoreURL
+from sessionledger.protocol.options import count_of, seconds_of
 from sessionledger.protocol.rows import (
     Commit,
     FoundRuns,
@@ -72,6 +71,7 @@ class PostgresDriver:
             "durability",
             "partitions",
             "pool_size",
+            "pool_timeout",
             "prefix",
             "schema",
             "statement_cache_size",
@@ -87,21 +87,24 @@ class PostgresDriver:
         prefix: str = "sessionledger_",
         partitions: int | str = 0,
         pool_size: int | str = 10,
+        pool_timeout: float | str = 10.0,
         statement_cache_size: int | str = 100,
         durability: Durability | str | None = None,
         **connection: str,
     ) -> None:
-        self._tables = Tables(schema, prefix, _count("partitions", partitions, least=0))
-        self._pool_size = _count("pool_size", pool_size, least=2)
-        self._statement_cache_size = _count("statement_cache_size", statement_cache_size, least=0)
+        self._tables = Tables(schema, prefix, count_of("partitions", partitions, least=0))
         if durability not in (None, Durability.DISK, Durability.INTERVAL):
             raise InvalidRecordError(
                 f"durability is {durability!r}: PostgreSQL has 'disk' or 'interval'", path="durability"
             )
         self._asked = None if durability is None else Durability(durability)
-        self._dsn = _dsn_of(url, connection)
+        self._connections = Connections(
+            _dsn_of(url, connection),
+            size=count_of("pool_size", pool_size, least=1),
+            timeout=seconds_of("pool_timeout", pool_timeout),
+            statement_cache_size=count_of("statement_cache_size", statement_cache_size, least=0),
+        )
         self._reader, self._writer = Reader(self._tables), Writer(self._tables)
-        self._pool: asyncpg.Pool | None = None
         self._durability = Durability.DISK
 
     # life
@@ -113,18 +116,8 @@ class PostgresDriver:
             else {"synchronous_commit": _SYNCHRONOUS[self._asked]}
         )
         try:
-            with mapped():
-                self._pool = await asyncpg.create_pool(
-                    self._dsn,
-                    min_size=1,
-                    max_size=self._pool_size,
-                    statement_cache_size=self._statement_cache_size,
-                    server_settings=settings,
-                    connect=_connect,
-                    # a round trip for each use, to undo what nothing here does
-                    reset=_leave_as_it_is,
-                )
-            async with self._connection() as db:
+            await self._connections.open(settings)
+            async with self._connections.writing() as db:
                 await self._tables.make(db)
                 self._durability = await _durability_of(db)
         except ValueError as error:
@@ -135,103 +128,59 @@ class PostgresDriver:
             raise
 
     async def close(self) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            # `close` waits for connections whose peer is gone; every call has ended by now
-            pool.terminate()
-            with suppress(Exception):
-                await asyncio.sleep(0)
+        await self._connections.close()
 
     @property
     def durability(self) -> Durability:
         return self._durability
 
     async def ping(self) -> None:
-        await self._run(lambda db: db.fetchval("SELECT 1"))
+        await self._read(lambda db: db.fetchval("SELECT 1"))
 
     async def schema_version(self) -> int:
-        return await self._run(self._tables.version)
+        return await self._read(self._tables.version)
 
     async def upgrade_schema(self) -> int:
-        await self._run(self._tables.make)
+        await self._read(self._tables.make)
         return await self.schema_version()
 
     # calls
 
-    @asynccontextmanager
-    async def _connection(self, *, writing: bool = False) -> AsyncIterator[asyncpg.Connection]:
-        """One of the pool. After a failure of the connection, or a cancellation, it does not go back."""
-        pool = self._pool
-        if pool is None:
-            raise DriverError("the PostgreSQL driver is not open: open it first", driver="postgres")
-        with mapped():
-            connection = await pool.acquire()
-        try:
-            with mapped(writing=writing):
-                yield connection
-        except BaseException as error:
-            if not isinstance(error, Exception) or connection.is_closed() or connection.is_in_transaction():
-                # neither its release nor its end would return while its peer is silent
-                connection.terminate()
-            raise
-        finally:
-            with mapped(), suppress(asyncpg.InterfaceError):
-                await pool.release(connection)
-
-    async def _run(self, call: Callable[[asyncpg.Connection], Awaitable[T]], *, writing: bool = False) -> T:
-        async with self._connection(writing=writing) as db:
+    async def _read(self, call: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        async with self._connections.reading() as db:
             return await call(db)
 
     async def commit(self, commits: Sequence[Commit]) -> Sequence[Outcome | DriverError | DecodeError]:
-        return await self._run(lambda db: self._writer.commit(db, commits), writing=True)
+        async with self._connections.writing() as db:
+            return await self._writer.commit(db, commits)
 
     async def erase(self, key: SessionKey, *, limit: int) -> bool:
-        return await self._run(lambda db: self._writer.erase(db, key, limit), writing=True)
+        async with self._connections.writing() as db:
+            return await self._writer.erase(db, key, limit)
 
     async def session(self, key: SessionKey, *, state: bool) -> SessionRow | None:
-        return await self._run(lambda db: self._reader.session(db, key, state))
+        return await self._read(lambda db: self._reader.session(db, key, state))
 
     async def sessions(self, query: SessionQuery) -> SessionPage:
-        return await self._run(lambda db: self._reader.sessions(db, query))
+        return await self._read(lambda db: self._reader.sessions(db, query))
 
     async def runs(self, query: RunQuery) -> RunPage:
-        return await self._run(lambda db: self._reader.runs(db, query))
+        return await self._read(lambda db: self._reader.runs(db, query))
 
     async def find_runs(self, search: RunSearch) -> FoundRuns:
-        return await self._run(lambda db: self._reader.find_runs(db, search))
+        return await self._read(lambda db: self._reader.find_runs(db, search))
 
     async def messages(self, query: MessageQuery) -> MessagePage:
-        return await self._run(lambda db: self._reader.messages(db, query))
+        return await self._read(lambda db: self._reader.messages(db, query))
 
     async def hidden(self, query: HiddenQuery) -> HiddenPage:
-        return await self._run(lambda db: self._reader.hidden(db, query))
+        return await self._read(lambda db: self._reader.hidden(db, query))
 
     async def switches(self, query: SwitchQuery) -> SwitchPage:
-        return await self._run(lambda db: self._reader.switches(db, query))
+        return await self._read(lambda db: self._reader.switches(db, query))
 
 
 _SYNCHRONOUS = {Durability.DISK: "on", Durability.INTERVAL: "off"}
-
-
-async def _connect(*arguments: Any, **options: Any) -> asyncpg.Connection:
-    """As asyncpg does. When it is cancelled half-way, asyncpg leaves exceptions behind that nobody takes: it is brought
-    to its end instead, and then closed.
-    """
-    connecting = asyncio.ensure_future(asyncpg.connect(*arguments, **options))
-    try:
-        return await asyncio.shield(connecting)
-    except asyncio.CancelledError:
-        connecting.add_done_callback(_discard)
-        raise
-
-
-def _discard(connecting: asyncio.Future[asyncpg.Connection]) -> None:
-    if not connecting.cancelled() and connecting.exception() is None:
-        connecting.result().terminate()
-
-
-async def _leave_as_it_is(_: asyncpg.Connection) -> None:
-    pass
 
 
 async def _durability_of(db: asyncpg.Connection) -> Durability:
@@ -240,16 +189,6 @@ async def _durability_of(db: asyncpg.Connection) -> Durability:
     if fsync == "off":
         return Durability.PROCESS
     return Durability.INTERVAL if synchronous == "off" else Durability.DISK
-
-
-def _count(name: str, value: int | str, *, least: int) -> int:
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        number = -1
-    if number < least or isinstance(value, bool):
-        raise InvalidRecordError(f"{name} is {value!r}: give an integer of at least {least}", path=name)
-    return number
 
 
 def _dsn_of(url: StoreURL, connection: dict[str, str]) -> str:

@@ -16,7 +16,7 @@ from sessionledger.errors import (
     UnavailableError,
 )
 
-__all__ = ["error_of", "mapped"]
+__all__ = ["concerns_one", "error_of", "mapped"]
 
 #: By the SQLSTATE, or its class: what happened, and what helps.
 _SENTENCES: dict[str, tuple[type[DriverError], str]] = {
@@ -62,6 +62,11 @@ def error_of(error: BaseException, *, writing: bool) -> DriverError | DecodeErro
 def _first_line(error: BaseException) -> str:
     text = str(error).partition("\n")[0]
     return text or type(error).__name__
+
+
+def concerns_one(error: asyncpg.PostgresError) -> bool:
+    """Whether PostgreSQL failed at what one commit brought: bad data, a limit, a run that another process stored."""
+    return (error.sqlstate or "")[:2] in ("21", "22", "23", "54")
 
 
 @contextmanager

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
-from sessionledger.protocol.rows import Body
+from sessionledger.protocol.rows import Body, MessageRow, SessionHeader
 
-__all__ = ["body_of", "columns_of_body", "counters_of", "json_of_counters", "maybe_body_of"]
+__all__ = [
+    "body_of",
+    "columns",
+    "columns_of_body",
+    "counters_of",
+    "header_values",
+    "json_of_counters",
+    "message_values",
+]
 
 _encode = msgspec.json.Encoder().encode
 _decode_counters = msgspec.json.Decoder(dict[str, int]).decode
@@ -21,10 +30,6 @@ def columns_of_body(body: Body) -> tuple[str | None, bytes | None]:
 
 def body_of(text: str | None, packed: bytes | None) -> Body:
     return text if text is not None else packed or b""
-
-
-def maybe_body_of(text: str | None, packed: bytes | None) -> Body | None:
-    return text if text is not None else packed
 
 
 def json_of_counters(counters: Mapping[str, int]) -> str:
@@ -44,3 +49,24 @@ def _escaped(name: str) -> str:
 def _unescaped(name: str) -> str:
     parts = name.split("\\\\")
     return "\\".join(part.replace("\\0", "\0") for part in parts)
+
+
+def header_values(header: SessionHeader) -> tuple[Any, ...]:
+    return (
+        header.kind,
+        header.agent_id,
+        header.current_agent,
+        header.name,
+        header.parent_session_id,
+        header.updated_at,
+        *columns_of_body(header.body),
+    )
+
+
+def message_values(row: MessageRow) -> tuple[Any, ...]:
+    return (row.index, len(row.body), row.created_at, row.message_id, *columns_of_body(row.body))
+
+
+def columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    """The rows turned round; `width` says how many columns no rows have."""
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]

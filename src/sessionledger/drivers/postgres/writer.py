@@ -1,4 +1,4 @@
-"""Commits: many plain appends in one statement, all others one by one under the session's lock."""
+"""Commits: plain appends in one statement, all others one by one under the session's lock."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from sessionledger.drivers.postgres.errors import error_of
+from sessionledger.drivers.postgres.appending import Appender
+from sessionledger.drivers.postgres.errors import concerns_one, error_of
 from sessionledger.drivers.postgres.tables import Tables
-from sessionledger.drivers.postgres.values import columns_of_body, counters_of, json_of_counters
+from sessionledger.drivers.postgres.values import (
+    columns,
+    columns_of_body,
+    counters_of,
+    header_values,
+    json_of_counters,
+    message_values,
+)
 from sessionledger.drivers.relational import HEAD, head_of
 from sessionledger.errors import DriverError, UnavailableError
 from sessionledger.protocol.decide import (
@@ -28,7 +36,6 @@ from sessionledger.protocol.rows import (
     SEALED,
     Change,
     Commit,
-    Committed,
     Head,
     MessageRow,
     Outcome,
@@ -40,7 +47,6 @@ from sessionledger.protocol.rows import (
     Refused,
     RunReceipt,
     Seal,
-    SessionHeader,
     SessionKey,
     Show,
 )
@@ -67,65 +73,20 @@ _CONTENT = (
 class Writer:
     def __init__(self, tables: Tables) -> None:
         self._tables, self._sql = tables, tables.statements()
+        self._appender = Appender(self._sql)
         self._find = tables.named(
             f"SELECT {HEAD} FROM {{sessions}} s WHERE s.namespace = $1 AND s.session_id = $2 FOR UPDATE"
         )
 
     async def commit(self, db: asyncpg.Connection, commits: Sequence[Commit]) -> list[Outcome | DriverError]:
-        outcomes: list[Outcome | DriverError | None] = [None] * len(commits)
-        if len(commits) == 1 and _is_plain(commits[0]):
-            outcomes[0] = await self._append_one(db, commits[0])
-        else:
-            chains = _chains(commits)
-            if chains:
-                await self._append(db, commits, chains, outcomes)
-        for index, commit in enumerate(commits):
-            if outcomes[index] is None:
-                outcomes[index] = await self._commit_in_turn(db, commit, alone=len(commits) == 1)
-        return [outcome for outcome in outcomes if outcome is not None]
-
-    # plain appends
-
-    async def _append(
-        self,
-        db: asyncpg.Connection,
-        commits: Sequence[Commit],
-        chains: Sequence[Sequence[int]],
-        outcomes: list[Outcome | DriverError | None],
-    ) -> None:
-        """Those of whole sessions that need no judgement; what is left without an outcome does."""
-        try:
-            rows = await db.fetch(self._sql["append"], *_arrays(commits, chains))
-        except asyncpg.PostgresError as error:
-            if not _concerns_one(error):
-                raise
-            return
-        last = {item: len(chain) for chain in chains for item in chain}
-        for item, nth, seq, version, behind, *head in rows:
-            commit = commits[item]
-            put = commit.changes[0]
-            assert isinstance(put, PutRun)
-            receipt = RunReceipt(put.run_id, seq, 1, behind + 1, behind + len(put.messages), version)
-            later = last[item] - nth
-            outcomes[item] = Committed(_head_at(head_of(head, commit.key), receipt, later, commit.at), [receipt])
-
-    async def _append_one(self, db: asyncpg.Connection, commit: Commit) -> Outcome | None:
-        put = commit.changes[0]
-        assert isinstance(put, PutRun)
-        try:
-            row = await db.fetchrow(self._sql["append_one"], *_values(commit, put))
-        except asyncpg.PostgresError as error:
-            if not _concerns_one(error):
-                raise
-            return None
-        if row is None:
-            return None
-        head = head_of(row, commit.key)
-        first = head.message_count - len(put.messages) + 1
-        receipt = RunReceipt(put.run_id, head.run_count, 1, first, head.message_count, head.version)
-        return Committed(head, [receipt])
-
-    # all others
+        appended = await self._appender.append(db, commits)
+        outcomes: list[Outcome | DriverError] = []
+        for commit, outcome in zip(commits, appended, strict=True):
+            if outcome is None:
+                outcomes.append(await self._commit_in_turn(db, commit, alone=len(commits) == 1))
+            else:
+                outcomes.append(outcome)
+        return outcomes
 
     async def _commit_in_turn(self, db: asyncpg.Connection, commit: Commit, *, alone: bool) -> Outcome | DriverError:
         try:
@@ -133,7 +94,7 @@ class Writer:
         except asyncpg.PostgresError as error:
             if error.sqlstate == _TOO_LARGE:
                 return Refused(Reason.TOO_LARGE)
-            if alone or not _concerns_one(error):
+            if alone or not concerns_one(error):
                 raise
             mapped = error_of(error, writing=True)
             if not isinstance(mapped, DriverError):
@@ -212,7 +173,7 @@ class Writer:
             *_changing(head)[4:],
             *link,
             counters,
-            *_columns_of(new.header),
+            *header_values(new.header),
             *columns_of_body(new.state),
         )
         return key
@@ -248,7 +209,7 @@ class Writer:
             assert receipt is not None
             await self._patch_run(db, key, change, receipt)
         elif isinstance(change, PatchSession):
-            await db.execute(self._sql["put_header"], key, *_columns_of(change.header))
+            await db.execute(self._sql["put_header"], key, *header_values(change.header))
             if change.state is not None:
                 await db.execute(self._sql["put_state"], key, *columns_of_body(change.state))
         elif isinstance(change, PutSwitch):
@@ -267,7 +228,7 @@ class Writer:
         elif isinstance(change, Show):
             await db.execute(self._sql["show"], version, key, change.hide_id)
         elif isinstance(change, Seal):
-            await db.execute(self._sql["put_header"], key, *_columns_of(SEALED))
+            await db.execute(self._sql["put_header"], key, *header_values(SEALED))
             await db.execute(self._sql["put_state"], key, *columns_of_body("{}"))
             await db.execute(self._sql["insert_erasure"], key, session.namespace, session.session_id)
 
@@ -320,9 +281,9 @@ class Writer:
         self, db: asyncpg.Connection, key: int, rows: Sequence[MessageRow], receipt: RunReceipt
     ) -> None:
         if rows:
-            columns = _columns([(nth, *_message_values(row)) for nth, row in enumerate(rows, 1)], 7)
+            values = columns([(nth, *message_values(row)) for nth, row in enumerate(rows, 1)], 7)
             place = (key, receipt.run_seq, receipt.revision, receipt.first_position - 1)
-            await db.execute(self._sql["insert_messages"], *place, *columns)
+            await db.execute(self._sql["insert_messages"], *place, *values)
 
     # erasure
 
@@ -348,152 +309,17 @@ class Writer:
         return limit
 
     async def _erase_rows(self, db: asyncpg.Connection, key: int, limit: int) -> int:
-        for table, columns in _CONTENT:
+        for table, key_columns in _CONTENT:
             name = self._tables.named(f"{{{table}}}")
-            places = f"SELECT {columns} FROM {name} WHERE session_key = $1 LIMIT $2"
+            places = f"SELECT {key_columns} FROM {name} WHERE session_key = $1 LIMIT $2"
             done = await db.execute(
-                f"DELETE FROM {name} WHERE session_key = $1 AND ({columns}) IN ({places})", key, limit
+                f"DELETE FROM {name} WHERE session_key = $1 AND ({key_columns}) IN ({places})", key, limit
             )
             limit -= int(done.rpartition(" ")[2])
             if limit <= 0:
                 return limit
         await db.execute(self._sql["end_erasure"], key)
         return limit
-
-
-# plain appends, as arrays
-
-
-def _is_plain(commit: Commit) -> bool:
-    """A new run, of a session as it may be, or a new one."""
-    change, new = commit.changes[0] if len(commit.changes) == 1 else None, commit.create
-    return (
-        isinstance(change, PutRun)
-        and change.revision == 1
-        and new is not None
-        and new.fork is None
-        and not new.counters
-        and not commit.must_create
-        and not commit.on_deleted
-        and commit.incarnation is commit.expected_version is commit.expected_state_version is None
-    )
-
-
-def _chains(commits: Sequence[Commit]) -> list[list[int]]:
-    """The plain appends of each session whose commits are all plain, of one owner and of different runs."""
-    chains: dict[SessionKey, list[int]] = {}
-    left_out: set[SessionKey] = set()
-    seen: set[tuple[SessionKey, str]] = set()
-    for index, commit in enumerate(commits):
-        change = commit.changes[0] if commit.changes else None
-        run = (commit.key, change.run_id) if isinstance(change, PutRun) else None
-        chain = chains.setdefault(commit.key, [])
-        if not _is_plain(commit) or run is None or run in seen or (chain and commits[chain[0]].owner != commit.owner):
-            left_out.add(commit.key)
-        else:
-            seen.add(run)
-        chain.append(index)
-    return [chain for key, chain in chains.items() if key not in left_out]
-
-
-def _arrays(commits: Sequence[Commit], chains: Sequence[Sequence[int]]) -> list[list[Any]]:
-    """The parameters of the statement `append`."""
-    items: list[tuple[Any, ...]] = []
-    sessions: list[tuple[Any, ...]] = []
-    messages: list[tuple[Any, ...]] = []
-    for number, chain in enumerate(chains):
-        before = 0
-        counters: dict[str, int] = {}
-        for nth, index in enumerate(chain, 1):
-            put = commits[index].changes[0]
-            assert isinstance(put, PutRun)
-            items.append((index, number, nth, before, len(put.messages), *_run_values(put)))
-            messages += [(index, n, *_message_values(row)) for n, row in enumerate(put.messages, 1)]
-            before += len(put.messages)
-            for name, count in put.counters.items():
-                counters[name] = counters.get(name, 0) + count
-        sessions.append(_session_values(commits, number, chain, before, counters))
-    return [*_columns(items, 20), *_columns(sessions, 21), *_columns(messages, 8)]
-
-
-def _values(commit: Commit, put: PutRun) -> list[Any]:
-    """The parameters of the statement `append_one`."""
-    new = commit.create
-    assert new is not None
-    *run, body, packed = _run_values(put)
-    state, packed_state = columns_of_body(new.state)
-    is_open = put.header.status in OPEN_STATUSES
-    stored = (None, None) if is_open else (body, packed)
-    in_part = (body, packed) if is_open else (None, None)
-    session = (commit.key.namespace, commit.key.session_id, commit.owner, new.user_id, new.created_at)
-    counts = (len(put.messages), commit.at, json_of_counters(put.counters))
-    messages = [(n, *_message_values(row)) for n, row in enumerate(put.messages, 1)]
-    values = [*session, *counts, *_columns_of(new.header), state, *run, *stored, packed_state, *in_part, is_open]
-    return [*values, *_columns(messages, 7)]
-
-
-def _run_values(put: PutRun) -> tuple[Any, ...]:
-    header = put.header
-    return (
-        put.run_id,
-        put.digest,
-        put.user_id,
-        put.agent_id,
-        put.parent_run_id,
-        put.model,
-        put.created_at,
-        header.status,
-        header.updated_at,
-        header.finished_at,
-        header.input_tokens,
-        header.output_tokens,
-        header.has_summary,
-        *columns_of_body(put.body),
-    )
-
-
-def _session_values(
-    commits: Sequence[Commit], number: int, chain: Sequence[int], messages: int, counters: dict[str, int]
-) -> tuple[Any, ...]:
-    first = commits[chain[0]]
-    new = first.create
-    assert new is not None
-    puts = [commits[index].changes[0] for index in chain]
-    return (
-        number,
-        first.key.namespace,
-        first.key.session_id,
-        first.owner,
-        new.user_id,
-        new.created_at,
-        max(commits[index].at for index in chain),
-        len(chain),
-        messages,
-        json_of_counters(counters),
-        any(isinstance(put, PutRun) and put.header.has_summary for put in puts),
-        *_columns_of(new.header),
-        *columns_of_body(new.state),
-    )
-
-
-def _message_values(row: MessageRow) -> tuple[Any, ...]:
-    return (row.index, len(row.body), row.created_at, row.message_id, *columns_of_body(row.body))
-
-
-def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
-
-
-def _columns_of(header: SessionHeader) -> tuple[Any, ...]:
-    return (
-        header.kind,
-        header.agent_id,
-        header.current_agent,
-        header.name,
-        header.parent_session_id,
-        header.updated_at,
-        *columns_of_body(header.body),
-    )
 
 
 def _changing(head: Head) -> tuple[Any, ...]:
@@ -509,21 +335,3 @@ def _changing(head: Head) -> tuple[Any, ...]:
         head.has_summary,
         head.forks,
     )
-
-
-def _head_at(head: Head, receipt: RunReceipt, later: int, at: int) -> Head:
-    """The head right behind one commit of a chain, after which `later` more were written at once."""
-    if not later:
-        return head
-    return msgspec.structs.replace(
-        head,
-        version=receipt.version,
-        run_count=receipt.run_seq,
-        message_count=receipt.last_position,
-        last_activity_at=min(head.last_activity_at, at),
-    )
-
-
-def _concerns_one(error: asyncpg.PostgresError) -> bool:
-    """Whether PostgreSQL failed at what one commit brought: bad data, a limit, a run that another process stored."""
-    return (error.sqlstate or "")[:2] in ("21", "22", "23", "54")

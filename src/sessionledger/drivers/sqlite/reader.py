@@ -5,17 +5,16 @@ of one instant.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
+from sessionledger.drivers.relational import HEAD, HEADER, RUN, head_of, run_filters, session_filters
 from sessionledger.drivers.statements import load_statements
 from sessionledger.errors import DecodeError
 from sessionledger.protocol.rows import (
-    OPEN_STATUSES,
     Body,
-    ForkLink,
     FoundRuns,
     Head,
     HiddenPage,
@@ -42,7 +41,6 @@ from sessionledger.protocol.rows import (
 __all__ = [
     "decoded",
     "find_runs",
-    "head_of",
     "hidden",
     "load_head",
     "messages",
@@ -56,23 +54,12 @@ T = TypeVar("T")
 
 SQL = load_statements("sql/sqlite.sql")
 
-_HEAD = (
-    "s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at, "
-    "s.last_activity_at, s.deleted_at, s.erased, s.has_hidden, s.has_summary, s.forks, s.forked_from, "
-    "s.forked_incarnation, s.forked_at, s.forked_run_seq, s.forked_version, s.counters"
-)
-_HEADER = "h.kind, h.agent_id, h.current_agent, h.name, h.parent_session_id, h.updated_at, h.body"
-_FIND_HEAD = f"SELECT {_HEAD} FROM sessions s WHERE s.namespace = ? AND s.session_id = ?"
+_FIND_HEAD = f"SELECT {HEAD} FROM sessions s WHERE s.namespace = ? AND s.session_id = ?"
 _SESSIONS = "sessions s JOIN session_headers h USING (session_key)"
-_WITHOUT_STATE = f"SELECT {_HEAD}, {_HEADER} FROM {_SESSIONS} WHERE s.namespace = ? AND s.session_id = ?"
+_WITHOUT_STATE = f"SELECT {HEAD}, {HEADER} FROM {_SESSIONS} WHERE s.namespace = ? AND s.session_id = ?"
 _WITH_STATE = (
-    f"SELECT {_HEAD}, {_HEADER}, t.state FROM {_SESSIONS} JOIN session_states t USING (session_key) "
+    f"SELECT {HEAD}, {HEADER}, t.state FROM {_SESSIONS} JOIN session_states t USING (session_key) "
     "WHERE s.namespace = ? AND s.session_id = ?"
-)
-_RUN = (
-    "r.seq, r.revision, r.run_id, r.version, r.patch, r.digest, r.user_id, r.agent_id, r.parent_run_id, r.model, "
-    "r.created_at, r.first_position, r.last_position, r.status, r.updated_at, r.finished_at, r.input_tokens, "
-    "r.output_tokens, r.has_summary"
 )
 
 #: Positions of a block whose given ids are indexed together, once it is whole.
@@ -85,7 +72,6 @@ _decode_place = msgspec.json.Decoder(tuple[int, int]).decode
 
 
 #: Made of as many columns as they have fields.
-_make_head: Callable[..., Head] = Head
 _make_run: Callable[..., RunRow] = RunRow
 _make_run_header: Callable[..., RunHeader] = RunHeader
 
@@ -110,12 +96,6 @@ def load_head(db: sqlite3.Connection, key: SessionKey) -> tuple[Any, ...] | None
     return row
 
 
-def head_of(row: Sequence[Any], key: SessionKey) -> Head:
-    """Of a row that begins with the columns of a head."""
-    fork = ForkLink(*row[14:19]) if row[14] is not None else None
-    return _make_head(key, *row[1:10], bool(row[10]), bool(row[11]), bool(row[12]), row[13], fork)
-
-
 def decoded(decode: Callable[[str], T], text: str, key: SessionKey) -> T:
     """JSON of a session's rows; the error names the session."""
     try:
@@ -135,35 +115,9 @@ def session(db: sqlite3.Connection, key: SessionKey, state: bool) -> SessionRow 
 
 
 def sessions(db: sqlite3.Connection, query: SessionQuery) -> SessionPage:
-    where = ["s.namespace = ?", "s.erased = 0"]
-    values: list[Any] = [query.namespace]
-    filters: Iterable[tuple[str, Any]] = (
-        ("s.user_id = ?", query.user_id),
-        ("h.agent_id = ?", query.agent_id),
-        ("h.kind = ?", query.kind),
-        ("h.name = ?", query.name),
-        ("s.last_activity_at > ?", query.active_after),
-        ("s.last_activity_at < ?", query.active_before),
-        ("s.forked_from = ?", query.forked_from),
-    )
-    for text, value in filters:
-        if value is not None:
-            where.append(text)
-            values.append(value)
-    if not query.include_deleted:
-        where.append("s.deleted_at IS NULL")
-    if query.after is not None:
-        sign = ">" if query.reverse else "<"
-        # the first bound finds the place in the index, the second one settles ties
-        where.append(f"s.last_activity_at {sign}= ?")
-        where.append(f"(s.last_activity_at, s.session_id) {sign} (?, ?)")
-        values += [query.after[0], *query.after]
-    order = "ASC" if query.reverse else "DESC"
-    rows = db.execute(
-        f"SELECT s.session_id, {_HEAD}, {_HEADER} FROM {_SESSIONS} "
-        f"WHERE {' AND '.join(where)} ORDER BY s.last_activity_at {order}, s.session_id {order} LIMIT ?",
-        (*values, query.limit + 1),
-    ).fetchall()
+    where, values, order = session_filters(query)
+    sql = f"SELECT s.session_id, {HEAD}, {HEADER} FROM {_SESSIONS} WHERE {where} ORDER BY {order} LIMIT ?"
+    rows = db.execute(sql, (*values, query.limit + 1)).fetchall()
     found = [
         SessionRow(
             head_of(row[1:21], SessionKey(query.namespace, row[0])),
@@ -267,7 +221,7 @@ def _runs(db: sqlite3.Connection, key: int, query: RunQuery) -> tuple[list[RunRo
         where, places = "r.run_id = ? AND r.session_key = ? AND +r.seq BETWEEN ? AND ?", f"r.revision {order}"
         values = (query.run_id, *values)
     body = "r.body" if query.bodies else "''"
-    cursor = db.execute(f"SELECT {_RUN}, {body} FROM runs r WHERE {where} ORDER BY {places} LIMIT ?", values)
+    cursor = db.execute(f"SELECT {RUN}, {body} FROM runs r WHERE {where} ORDER BY {places} LIMIT ?", values)
     if not query.bodies:
         rows = cursor.fetchall()
         return [_run_of(db, key, row, bodies=False) for row in rows[: query.limit]], len(rows) > query.limit
@@ -303,39 +257,21 @@ def _run_of(db: sqlite3.Connection, key: int, row: Sequence[Any], *, bodies: boo
     return _make_run(*row[:13], segments, header, body or "", parts)
 
 
+#: Sessions in which an agent or a user has runs, in place of an index over all runs.
+_PARTICIPANT = "r.session_key IN (SELECT session_key FROM participants WHERE role = ? AND id = ?)"
+_NEWEST = "r.revision = (SELECT max(n.revision) FROM runs n WHERE n.session_key = r.session_key AND n.seq = r.seq)"
+
+
 def find_runs(db: sqlite3.Connection, search: RunSearch) -> FoundRuns:
-    where = ["s.namespace = ?", "s.deleted_at IS NULL", "s.erased = 0"]
-    where.append(
-        "r.revision = (SELECT max(n.revision) FROM runs n WHERE n.session_key = r.session_key AND n.seq = r.seq)"
-    )
-    values: list[Any] = [search.namespace]
-    filters: Iterable[tuple[str, Any]] = (
-        ("s.user_id = ?", search.owner),
-        ("r.run_id = ?", search.run_id),
-        ("r.agent_id = ?", search.agent_id),
-        ("r.session_key IN (SELECT session_key FROM participants WHERE role = 'agent' AND id = ?)", search.agent_id),
-        ("r.user_id = ?", search.user_id),
-        ("r.session_key IN (SELECT session_key FROM participants WHERE role = 'user' AND id = ?)", search.user_id),
-        ("r.parent_run_id = ?", search.parent_run_id),
-        ("r.updated_at < ?", search.updated_before),
-    )
-    for text, value in filters:
-        if value is not None:
-            where.append(text)
-            values.append(value)
-    if search.statuses is not None:
-        where.append(f"r.status IN ({', '.join('?' * len(search.statuses))})")
-        values += search.statuses
-        if set(search.statuses) <= set(OPEN_STATUSES):
-            # said again in the words of the partial index, so that it is used
-            where.append("r.status IN ('pending', 'running', 'paused')")
-    if search.after is not None:
-        where.append(f"(r.session_key, r.seq) {'<' if search.reverse else '>'} (?, ?)")
-        values += _decode_place(search.after)
-    order = "DESC" if search.reverse else "ASC"
+    where, values, order = run_filters(search, None if search.after is None else _decode_place(search.after))
+    where.append(_NEWEST)
+    for role, name in (("agent", search.agent_id), ("user", search.user_id)):
+        if name is not None:
+            where.append(_PARTICIPANT)
+            values += [role, name]
     sql = (
-        f"SELECT {_RUN}, s.session_id, {_HEAD} FROM runs r JOIN sessions s USING (session_key) "
-        f"WHERE {' AND '.join(where)} ORDER BY r.session_key {order}, r.seq {order} LIMIT ?"
+        f"SELECT {RUN}, s.session_id, {HEAD} FROM runs r JOIN sessions s USING (session_key) "
+        f"WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?"
     )
     with _OneInstant(db):
         return _find(db, search, sql, (*values, search.limit + 1))

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
+from sessionledger.drivers.relational import head_of
 from sessionledger.drivers.sqlite.connection import LedgerConnection, StoredSession, error_of, roll_back
-from sessionledger.drivers.sqlite.reader import ID_BLOCK, decoded, head_of, load_head
+from sessionledger.drivers.sqlite.reader import ID_BLOCK, decoded, load_head
 from sessionledger.drivers.statements import load_statements
 from sessionledger.errors import DecodeError, DriverError
 from sessionledger.protocol.decide import (

@@ -1,0 +1,138 @@
+"""The connections of a store: some that write, kept for it, and a pool for all else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import asyncpg
+
+from sessionledger.drivers.postgres.errors import mapped
+from sessionledger.errors import DriverError, PoolTimeoutError, UnavailableError
+
+__all__ = ["Connections"]
+
+
+_KEPT = 2  #: connections that stay with those who write, of a pool that has enough for readers
+
+
+class Connections:
+    """`size` connections at most. Taking one from asyncpg's pool and giving it back is a third of what a lone append
+    costs in Python: some are kept.
+    """
+
+    def __init__(self, dsn: str, *, size: int, timeout: float, statement_cache_size: int) -> None:
+        self._dsn, self._size, self._timeout, self._cached = dsn, size, timeout, statement_cache_size
+        self._pool: asyncpg.Pool | None = None
+        self._kept = _KEPT if size >= 2 * _KEPT else 0
+        self._idle: list[asyncpg.Connection] = []
+
+    async def open(self, settings: dict[str, str]) -> None:
+        with mapped():
+            self._pool = await asyncpg.create_pool(
+                self._dsn,
+                min_size=1,
+                max_size=self._size,
+                statement_cache_size=self._cached,
+                server_settings=settings,
+                connect=_connect,
+                # a round trip for each use, to undo what nothing here does
+                reset=_leave_as_it_is,
+            )
+
+    async def close(self) -> None:
+        pool, self._pool = self._pool, None
+        self._idle.clear()
+        if pool is not None:
+            # `close` waits for connections whose peer is gone; every call has ended by now
+            pool.terminate()
+            with suppress(Exception):
+                await asyncio.sleep(0)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[asyncpg.Connection]:
+        connection = await self._acquire()
+        try:
+            with mapped():
+                yield connection
+        except BaseException as error:
+            _end_if_broken(connection, error)
+            raise
+        finally:
+            await self._release(connection)
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[asyncpg.Connection]:
+        connection = await self._take()
+        try:
+            with mapped(writing=True):
+                yield connection
+        except BaseException as error:
+            _end_if_broken(connection, error)
+            raise
+        finally:
+            if self._pool is not None and len(self._idle) < self._kept and not connection.is_closed():
+                self._idle.append(connection)
+            else:
+                await self._release(connection)
+
+    async def _take(self) -> asyncpg.Connection:
+        """One that was kept; its server may have ended it since."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+            await self._release(connection)
+        return await self._acquire()
+
+    async def _acquire(self) -> asyncpg.Connection:
+        """After a failure of the connection, or a cancellation, it is closed and does not go back."""
+        pool = self._pool
+        if pool is None:
+            raise DriverError("the PostgreSQL driver is not open: open it first", driver="postgres")
+        try:
+            with mapped():
+                return await pool.acquire(timeout=self._timeout)
+        except UnavailableError as error:
+            if isinstance(error.__cause__, TimeoutError) and pool.get_size() >= self._size:
+                raise PoolTimeoutError(
+                    f"all {self._size} connections to PostgreSQL were busy for {self._timeout} s: "
+                    "raise pool_size, or do less at once",
+                    driver="postgres",
+                ) from error
+            raise
+
+    async def _release(self, connection: asyncpg.Connection) -> None:
+        pool = self._pool
+        if pool is not None:
+            with mapped(), suppress(asyncpg.InterfaceError):
+                await pool.release(connection)
+
+
+def _end_if_broken(connection: asyncpg.Connection, error: BaseException) -> None:
+    """Neither its release nor its end would return while its peer is silent."""
+    if not isinstance(error, Exception) or connection.is_closed() or connection.is_in_transaction():
+        connection.terminate()
+
+
+async def _connect(*arguments: Any, **options: Any) -> asyncpg.Connection:
+    """As asyncpg does. When it is cancelled half-way, asyncpg leaves exceptions behind that nobody takes: it is brought
+    to its end instead, and then closed.
+    """
+    connecting = asyncio.ensure_future(asyncpg.connect(*arguments, **options))
+    try:
+        return await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        connecting.add_done_callback(_discard)
+        raise
+
+
+def _discard(connecting: asyncio.Future[asyncpg.Connection]) -> None:
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().terminate()
+
+
+async def _leave_as_it_is(_: asyncpg.Connection) -> None:
+    pass
