@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -55,11 +55,8 @@ class Connections:
     async def reading(self) -> AsyncIterator[asyncpg.Connection]:
         connection = await self._acquire()
         try:
-            with mapped():
+            with mapped(), _ended_if_broken(connection):
                 yield connection
-        except BaseException as error:
-            _end_if_broken(connection, error)
-            raise
         finally:
             await self._release(connection)
 
@@ -67,13 +64,10 @@ class Connections:
     async def writing(self) -> AsyncIterator[asyncpg.Connection]:
         connection = await self._take()
         try:
-            with mapped(writing=True):
+            with mapped(writing=True), _ended_if_broken(connection):
                 yield connection
-        except BaseException as error:
-            _end_if_broken(connection, error)
-            raise
         finally:
-            if self._pool is not None and len(self._idle) < self._kept and not connection.is_closed():
+            if self._pool is not None and len(self._idle) < self._kept and not _is_closed(connection):
                 self._idle.append(connection)
             else:
                 await self._release(connection)
@@ -82,7 +76,7 @@ class Connections:
         """One that was kept; its server may have ended it since."""
         while self._idle:
             connection = self._idle.pop()
-            if not connection.is_closed():
+            if not _is_closed(connection):
                 return connection
             await self._release(connection)
         return await self._acquire()
@@ -111,10 +105,25 @@ class Connections:
                 await pool.release(connection)
 
 
-def _end_if_broken(connection: asyncpg.Connection, error: BaseException) -> None:
+@contextmanager
+def _ended_if_broken(connection: asyncpg.Connection) -> Iterator[None]:
     """Neither its release nor its end would return while its peer is silent."""
-    if not isinstance(error, Exception) or connection.is_closed() or connection.is_in_transaction():
-        connection.terminate()
+    try:
+        yield
+    except BaseException as error:
+        if _is_closed(connection):
+            raise
+        if not isinstance(error, Exception) or connection.is_in_transaction():
+            connection.terminate()
+        raise
+
+
+def _is_closed(connection: asyncpg.Connection) -> bool:
+    try:
+        closed: bool = connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True  # its pool has let go of it
+    return closed
 
 
 async def _connect(*arguments: Any, **options: Any) -> asyncpg.Connection:

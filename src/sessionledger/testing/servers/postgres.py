@@ -106,13 +106,13 @@ class PostgresServer:
             **self._settings,
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        # a fast shutdown, which does not wait for clients
+        # at once: nothing of it is kept
         return Process(
             [binaries / "postgres", "-D", data, *options],
             directory,
             ready=lambda: _answers(directory, port),
             user=user,
-            stop_signal=signal.SIGINT,
+            stop_signal=signal.SIGQUIT,
         )
 
 
