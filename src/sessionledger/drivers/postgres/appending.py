@@ -17,90 +17,110 @@ from sessionledger.drivers.postgres.values import (
     message_values,
 )
 from sessionledger.drivers.relational import head_of
-from sessionledger.protocol.plain import plain_chains, plain_put
-from sessionledger.protocol.rows import OPEN_STATUSES, Commit, Committed, Head, PutRun, RunReceipt
+from sessionledger.protocol.plain import plain_chains
+from sessionledger.protocol.rows import OPEN_STATUSES, Commit, Committed, Head, PutRun, RunReceipt, SessionKey
 
 __all__ = ["Appender"]
 
 
+_MOST_KNOWN = 20_000  #: sessions that are remembered
+
+
 class Appender:
     def __init__(self, statements: Mapping[str, str]) -> None:
-        self._one, self._many = statements["append_one"], statements["append"]
+        self._any, self._known, self._one = (statements[name] for name in ("append", "append_known", "append_one"))
+        #: Sessions that were there a moment ago. What is said here is judged by the statements, which are then shorter.
+        self._seen: set[SessionKey] = set()
 
     async def append(self, db: asyncpg.Connection, commits: Sequence[Commit]) -> list[Committed | None]:
         """Write those that are plain; None for each that is not, or is no simple matter for a reason that it found."""
+        chains = plain_chains(commits)
         outcomes: list[Committed | None] = [None] * len(commits)
         try:
-            if len(commits) == 1:
-                put = plain_put(commits[0])
-                if put is not None:
-                    outcomes[0] = await self._append_one(db, commits[0], put)
-            else:
-                await self._append_many(db, commits, outcomes)
+            for index, outcome in await self._append(db, commits, chains):
+                outcomes[index] = outcome
         except asyncpg.PostgresError as error:
             if not concerns_one(error):
                 raise
+        self._remember(commits, outcomes)
         return outcomes
 
-    async def _append_one(self, db: asyncpg.Connection, commit: Commit, put: PutRun) -> Committed | None:
-        row = await db.fetchrow(self._one, *_values(commit, put))
-        if row is None:
-            return None
-        head = head_of(row, commit.key)
-        first = head.message_count - len(put.messages) + 1
-        return Committed(head, [RunReceipt(put.run_id, head.run_count, 1, first, head.message_count, head.version)])
+    def _remember(self, commits: Sequence[Commit], outcomes: Sequence[Committed | None]) -> None:
+        if len(self._seen) > _MOST_KNOWN:
+            self._seen.clear()
+        for commit, outcome in zip(commits, outcomes, strict=True):
+            if outcome is None:
+                self._seen.discard(commit.key)
+            else:
+                self._seen.add(commit.key)
 
-    async def _append_many(
-        self, db: asyncpg.Connection, commits: Sequence[Commit], outcomes: list[Committed | None]
-    ) -> None:
-        chains = plain_chains(commits)
+    async def _append(
+        self, db: asyncpg.Connection, commits: Sequence[Commit], chains: Sequence[Sequence[int]]
+    ) -> list[tuple[int, Committed]]:
         if not chains:
-            return
-        rows = await db.fetch(self._many, *_arrays(commits, chains))
-        last = {item: len(chain) for chain in chains for item in chain}
-        for item, nth, seq, version, behind, *head in rows:
-            commit = commits[item]
-            put = commit.changes[0]
-            assert isinstance(put, PutRun)
-            receipt = RunReceipt(put.run_id, seq, 1, behind + 1, behind + len(put.messages), version)
-            later = last[item] - nth
-            outcomes[item] = Committed(_head_at(head_of(head, commit.key), receipt, later, commit.at), [receipt])
+            return []
+        known = self._seen.issuperset([commits[chain[0]].key for chain in chains])
+        if known and len(commits) == 1:
+            put = _put_of(commits[0])
+            if put.header.status not in OPEN_STATUSES:
+                return _placed_one(await db.fetchrow(self._one, *_values(commits[0], put)), commits[0], put)
+        statement = self._known if known else self._any
+        return _placed(await db.fetch(statement, *_arrays(commits, chains, known=known)), commits, chains)
 
 
-def _arrays(commits: Sequence[Commit], chains: Sequence[Sequence[int]]) -> list[list[Any]]:
-    """The parameters of the statement `append`."""
+def _put_of(commit: Commit) -> PutRun:
+    put = commit.changes[0]
+    assert isinstance(put, PutRun)
+    return put
+
+
+def _placed_one(row: Sequence[Any] | None, commit: Commit, put: PutRun) -> list[tuple[int, Committed]]:
+    if row is None:
+        return []
+    head = head_of(row, commit.key)
+    first = head.message_count - len(put.messages) + 1
+    receipt = RunReceipt(put.run_id, head.run_count, 1, first, head.message_count, head.version)
+    return [(0, Committed(head, [receipt]))]
+
+
+def _placed(
+    rows: Sequence[Sequence[Any]], commits: Sequence[Commit], chains: Sequence[Sequence[int]]
+) -> list[tuple[int, Committed]]:
+    last = {item: len(chain) for chain in chains for item in chain}
+    placed: list[tuple[int, Committed]] = []
+    for item, nth, seq, version, behind, *head in rows:
+        commit = commits[item]
+        put = _put_of(commit)
+        receipt = RunReceipt(put.run_id, seq, 1, behind + 1, behind + len(put.messages), version)
+        at = _head_at(head_of(head, commit.key), receipt, last[item] - nth, commit.at)
+        placed.append((item, Committed(at, [receipt])))
+    return placed
+
+
+def _values(commit: Commit, put: PutRun) -> list[Any]:
+    """The parameters of the statement `append_one`."""
+    session = (commit.key.namespace, commit.key.session_id, commit.owner)
+    counts = (len(put.messages), commit.at, json_of_counters(put.counters))
+    messages = [(n, *message_values(row)) for n, row in enumerate(put.messages, 1)]
+    return [*session, *counts, *_run_values(put), *columns(messages, 7)]
+
+
+def _arrays(commits: Sequence[Commit], chains: Sequence[Sequence[int]], *, known: bool) -> list[list[Any]]:
+    """The parameters of the statement `append_known`, or of `append`."""
     items: list[tuple[Any, ...]] = []
     sessions: list[tuple[Any, ...]] = []
     messages: list[tuple[Any, ...]] = []
     for number, chain in enumerate(chains):
         before = 0
-        counters: dict[str, int] = {}
         for nth, index in enumerate(chain, 1):
-            put = commits[index].changes[0]
-            assert isinstance(put, PutRun)
+            put = _put_of(commits[index])
             items.append((index, number, nth, before, len(put.messages), *_run_values(put)))
             messages += [(index, n, *message_values(row)) for n, row in enumerate(put.messages, 1)]
             before += len(put.messages)
-            for name, count in put.counters.items():
-                counters[name] = counters.get(name, 0) + count
-        sessions.append(_session_values(commits, number, chain, before, counters))
-    return [*columns(items, 20), *columns(sessions, 21), *columns(messages, 8)]
-
-
-def _values(commit: Commit, put: PutRun) -> list[Any]:
-    """The parameters of the statement `append_one`."""
-    new = commit.create
-    assert new is not None
-    *run, body, packed = _run_values(put)
-    state, packed_state = columns_of_body(new.state)
-    is_open = put.header.status in OPEN_STATUSES
-    stored = (None, None) if is_open else (body, packed)
-    in_part = (body, packed) if is_open else (None, None)
-    session = (commit.key.namespace, commit.key.session_id, commit.owner, new.user_id, new.created_at)
-    counts = (len(put.messages), commit.at, json_of_counters(put.counters))
-    messages = [(n, *message_values(row)) for n, row in enumerate(put.messages, 1)]
-    values = [*session, *counts, *header_values(new.header), state, *run, *stored, packed_state, *in_part, is_open]
-    return [*values, *columns(messages, 7)]
+        of_chain = [commits[index] for index in chain]
+        added = _chain_values(of_chain, number, before)
+        sessions.append(added if known else (*added, *_new_values(of_chain[0])))
+    return [*columns(items, 20), *columns(sessions, 9 if known else 21), *columns(messages, 8)]
 
 
 def _run_values(put: PutRun) -> tuple[Any, ...]:
@@ -123,28 +143,31 @@ def _run_values(put: PutRun) -> tuple[Any, ...]:
     )
 
 
-def _session_values(
-    commits: Sequence[Commit], number: int, chain: Sequence[int], messages: int, counters: dict[str, int]
-) -> tuple[Any, ...]:
-    first = commits[chain[0]]
-    new = first.create
-    assert new is not None
-    puts = [commits[index].changes[0] for index in chain]
+def _chain_values(commits: Sequence[Commit], number: int, messages: int) -> tuple[Any, ...]:
+    """What the runs of one session add to it."""
+    first, puts = commits[0], [_put_of(commit) for commit in commits]
+    counters: dict[str, int] = {}
+    for put in puts:
+        for name, count in put.counters.items():
+            counters[name] = counters.get(name, 0) + count
     return (
         number,
         first.key.namespace,
         first.key.session_id,
         first.owner,
-        new.user_id,
-        new.created_at,
-        max(commits[index].at for index in chain),
-        len(chain),
+        max([commit.at for commit in commits]),
+        len(puts),
         messages,
         json_of_counters(counters),
-        any(isinstance(put, PutRun) and put.header.has_summary for put in puts),
-        *header_values(new.header),
-        *columns_of_body(new.state),
+        any([put.header.has_summary for put in puts]),
     )
+
+
+def _new_values(commit: Commit) -> tuple[Any, ...]:
+    """The fields of the session that it makes where there is none."""
+    new = commit.create
+    assert new is not None
+    return (new.user_id, new.created_at, *header_values(new.header), *columns_of_body(new.state))
 
 
 def _head_at(head: Head, receipt: RunReceipt, later: int, at: int) -> Head:

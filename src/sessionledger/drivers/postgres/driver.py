@@ -97,12 +97,16 @@ class PostgresDriver:
             raise InvalidRecordError(
                 f"durability is {durability!r}: PostgreSQL has 'disk' or 'interval'", path="durability"
             )
-        self._asked = None if durability is None else Durability(durability)
+        cached = count_of("statement_cache_size", statement_cache_size, least=0)
+        # PgBouncer, which takes neither prepared statements nor settings, is told from others by that
+        self._settings = dict(_SETTINGS) if cached else {}
+        if durability is not None:
+            self._settings["synchronous_commit"] = _SYNCHRONOUS[Durability(durability)]
         self._connections = Connections(
             _dsn_of(url, connection),
             size=count_of("pool_size", pool_size, least=1),
             timeout=seconds_of("pool_timeout", pool_timeout),
-            statement_cache_size=count_of("statement_cache_size", statement_cache_size, least=0),
+            statement_cache_size=cached,
         )
         self._reader, self._writer = Reader(self._tables), Writer(self._tables)
         self._durability = Durability.DISK
@@ -110,13 +114,8 @@ class PostgresDriver:
     # life
 
     async def open(self) -> None:
-        settings = (
-            {"plan_cache_mode": "force_generic_plan"}
-            if self._asked is None
-            else {"synchronous_commit": _SYNCHRONOUS[self._asked]}
-        )
         try:
-            await self._connections.open(settings)
+            await self._connections.open(self._settings)
             async with self._connections.writing() as db:
                 await self._tables.make(db)
                 self._durability = await _durability_of(db)
@@ -180,6 +179,8 @@ class PostgresDriver:
         return await self._read(lambda db: self._reader.switches(db, query))
 
 
+#: Each statement finds its rows by a whole key: there is nothing for a planner to gain by seeing the values.
+_SETTINGS = {"enable_seqscan": "off", "jit": "off", "plan_cache_mode": "force_generic_plan"}
 _SYNCHRONOUS = {Durability.DISK: "on", Durability.INTERVAL: "off"}
 
 
