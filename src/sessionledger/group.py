@@ -22,6 +22,9 @@ from sessionledger.waiting import Patience, Waiter
 __all__ = ["Grouper"]
 
 
+_SMALL_GROUP = 8  #: is not divided
+
+
 class _Pending:
     __slots__ = ("commit", "taken_back", "waiter")
 
@@ -107,10 +110,13 @@ class Grouper:
                 self._idle = None
 
     def _take(self) -> list[_Pending]:
-        """The next group: what waits, in order, but for sessions that another writer is at."""
+        """The next group: what waits, in order, but for sessions that another writer is at. Each writer who has nothing
+        to do gets its share, so that a group is prepared while another one is written.
+        """
         group: list[_Pending] = []
         held: list[_Pending] = []
-        limit = self._driver.info.max_group
+        share = -(-len(self._waiting) // (self._driver.info.writers - len(self._written)))
+        limit = min(max(share, _SMALL_GROUP), self._driver.info.max_group)
         while self._waiting and len(group) < limit:
             pending = self._waiting.popleft()
             if pending.taken_back:

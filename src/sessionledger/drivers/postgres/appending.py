@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import asyncpg
 import msgspec
@@ -12,6 +12,7 @@ from sessionledger.drivers.postgres.errors import concerns_one
 from sessionledger.drivers.postgres.values import (
     columns,
     columns_of_body,
+    counters_of,
     header_values,
     json_of_counters,
     message_values,
@@ -26,46 +27,78 @@ __all__ = ["Appender"]
 _MOST_KNOWN = 20_000  #: sessions that are remembered
 
 
+class _Known(NamedTuple):
+    """A session as a statement last brought it. The next statement judges whether it still is."""
+
+    session_key: int
+    version: int
+    counters: Mapping[str, int]
+
+
+class _Chain(NamedTuple):
+    """The runs of one session, in order."""
+
+    places: Sequence[int]  #: of the commits in their group
+    commits: Sequence[Commit]
+    puts: Sequence[PutRun]
+    added: Mapping[str, int]  #: by all of them to the session's counters
+    known: _Known | None
+
+
 class Appender:
     def __init__(self, statements: Mapping[str, str]) -> None:
         self._any, self._known, self._one = (statements[name] for name in ("append", "append_known", "append_one"))
-        #: Sessions that were there a moment ago. What is said here is judged by the statements, which are then shorter.
-        self._seen: set[SessionKey] = set()
+        self._seen: dict[SessionKey, _Known] = {}
 
     async def append(self, db: asyncpg.Connection, commits: Sequence[Commit]) -> list[Committed | None]:
         """Write those that are plain; None for each that is not, or is no simple matter for a reason that it found."""
-        chains = plain_chains(commits)
+        chains = [self._chain(commits, places) for places in plain_chains(commits)]
         outcomes: list[Committed | None] = [None] * len(commits)
+        for chain in chains:
+            self._seen.pop(chain.commits[0].key, None)
+        rows = await self._send(db, chains)
+        last = {chain.places[-1]: chain for chain in chains}
+        lengths = {place: len(chain.places) for chain in chains for place in chain.places}
+        for place, nth, seq, version, behind, *head, counters in rows:
+            commit = commits[place]
+            put = _put_of(commit)
+            receipt = RunReceipt(put.run_id, seq, 1, behind + 1, behind + len(put.messages), version)
+            at = _head_at(head_of(head, commit.key), receipt, lengths[place] - nth, commit.at)
+            outcomes[place] = Committed(at, [receipt])
+            if place in last:
+                self._remember(last[place], head[0], version, counters)
+        return outcomes
+
+    def _chain(self, commits: Sequence[Commit], places: Sequence[int]) -> _Chain:
+        own = [commits[place] for place in places]
+        puts = [_put_of(commit) for commit in own]
+        added = puts[0].counters
+        for put in puts[1:]:
+            added = _sum(added, put.counters)
+        return _Chain(places, own, puts, added, self._seen.get(own[0].key))
+
+    def _remember(self, chain: _Chain, session_key: int, version: int, counters: str | None) -> None:
+        """`counters` as they are now, unless they are what was expected."""
+        if len(self._seen) >= _MOST_KNOWN:
+            self._seen.clear()
+        total = _after(chain) if counters is None else counters_of(counters)
+        self._seen[chain.commits[0].key] = _Known(session_key, version, total)
+
+    async def _send(self, db: asyncpg.Connection, chains: Sequence[_Chain]) -> Sequence[Sequence[Any]]:
+        rows: Sequence[Sequence[Any]] = ()
+        if not chains:
+            return rows
         try:
-            for index, outcome in await self._append(db, commits, chains):
-                outcomes[index] = outcome
+            if not all([chain.known for chain in chains]):
+                rows = await db.fetch(self._any, *_arrays(chains, _new_values, 21))
+            elif len(chains) == 1 and len(chains[0].puts) == 1 and chains[0].puts[0].header.status not in OPEN_STATUSES:
+                rows = await db.fetch(self._one, *_values(chains[0]))
+            else:
+                rows = await db.fetch(self._known, *_arrays(chains, _known_values, 10))
         except asyncpg.PostgresError as error:
             if not concerns_one(error):
                 raise
-        self._remember(commits, outcomes)
-        return outcomes
-
-    def _remember(self, commits: Sequence[Commit], outcomes: Sequence[Committed | None]) -> None:
-        if len(self._seen) > _MOST_KNOWN:
-            self._seen.clear()
-        for commit, outcome in zip(commits, outcomes, strict=True):
-            if outcome is None:
-                self._seen.discard(commit.key)
-            else:
-                self._seen.add(commit.key)
-
-    async def _append(
-        self, db: asyncpg.Connection, commits: Sequence[Commit], chains: Sequence[Sequence[int]]
-    ) -> list[tuple[int, Committed]]:
-        if not chains:
-            return []
-        known = self._seen.issuperset([commits[chain[0]].key for chain in chains])
-        if known and len(commits) == 1:
-            put = _put_of(commits[0])
-            if put.header.status not in OPEN_STATUSES:
-                return _placed_one(await db.fetchrow(self._one, *_values(commits[0], put)), commits[0], put)
-        statement = self._known if known else self._any
-        return _placed(await db.fetch(statement, *_arrays(commits, chains, known=known)), commits, chains)
+        return rows
 
 
 def _put_of(commit: Commit) -> PutRun:
@@ -74,53 +107,44 @@ def _put_of(commit: Commit) -> PutRun:
     return put
 
 
-def _placed_one(row: Sequence[Any] | None, commit: Commit, put: PutRun) -> list[tuple[int, Committed]]:
-    if row is None:
-        return []
-    head = head_of(row, commit.key)
-    first = head.message_count - len(put.messages) + 1
-    receipt = RunReceipt(put.run_id, head.run_count, 1, first, head.message_count, head.version)
-    return [(0, Committed(head, [receipt]))]
+def _sum(counters: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    total = dict(counters)
+    for name, count in more.items():
+        total[name] = total.get(name, 0) + count
+    return total
 
 
-def _placed(
-    rows: Sequence[Sequence[Any]], commits: Sequence[Commit], chains: Sequence[Sequence[int]]
-) -> list[tuple[int, Committed]]:
-    last = {item: len(chain) for chain in chains for item in chain}
-    placed: list[tuple[int, Committed]] = []
-    for item, nth, seq, version, behind, *head in rows:
-        commit = commits[item]
-        put = _put_of(commit)
-        receipt = RunReceipt(put.run_id, seq, 1, behind + 1, behind + len(put.messages), version)
-        at = _head_at(head_of(head, commit.key), receipt, last[item] - nth, commit.at)
-        placed.append((item, Committed(at, [receipt])))
-    return placed
+def _after(chain: _Chain) -> dict[str, int]:
+    """The counters of its session, if that is as it was."""
+    assert chain.known is not None
+    return _sum(chain.known.counters, chain.added)
 
 
-def _values(commit: Commit, put: PutRun) -> list[Any]:
-    """The parameters of the statement `append_one`."""
-    session = (commit.key.namespace, commit.key.session_id, commit.owner)
-    counts = (len(put.messages), commit.at, json_of_counters(put.counters))
-    messages = [(n, *message_values(row)) for n, row in enumerate(put.messages, 1)]
-    return [*session, *counts, *_run_values(put), *columns(messages, 7)]
+# The parameters of the statements
 
 
-def _arrays(commits: Sequence[Commit], chains: Sequence[Sequence[int]], *, known: bool) -> list[list[Any]]:
-    """The parameters of the statement `append_known`, or of `append`."""
+def _values(chain: _Chain) -> list[Any]:
+    commit, put, known = chain.commits[0], chain.puts[0], chain.known
+    assert known is not None
+    session = (known.session_key, known.version, commit.owner, len(put.messages), commit.at)
+    counters = (json_of_counters(chain.added), json_of_counters(_after(chain)))
+    return [*session, *counters, *_run_values(put), *columns([message_values(row) for row in put.messages], 4)]
+
+
+def _arrays(
+    chains: Sequence[_Chain], of_session: Callable[[_Chain], tuple[Any, ...]], columns_of_session: int
+) -> list[list[Any]]:
     items: list[tuple[Any, ...]] = []
     sessions: list[tuple[Any, ...]] = []
     messages: list[tuple[Any, ...]] = []
     for number, chain in enumerate(chains):
         before = 0
-        for nth, index in enumerate(chain, 1):
-            put = _put_of(commits[index])
-            items.append((index, number, nth, before, len(put.messages), *_run_values(put)))
-            messages += [(index, n, *message_values(row)) for n, row in enumerate(put.messages, 1)]
+        for nth, (place, put) in enumerate(zip(chain.places, chain.puts, strict=True), 1):
+            items.append((place, number, nth, before, len(put.messages), *_run_values(put)))
+            messages += [(place, n, *message_values(row)) for n, row in enumerate(put.messages, 1)]
             before += len(put.messages)
-        of_chain = [commits[index] for index in chain]
-        added = _chain_values(of_chain, number, before)
-        sessions.append(added if known else (*added, *_new_values(of_chain[0])))
-    return [*columns(items, 20), *columns(sessions, 9 if known else 21), *columns(messages, 8)]
+        sessions.append((number, *_added_values(chain, before), *of_session(chain)))
+    return [*columns(items, 20), *columns(sessions, columns_of_session), *columns(messages, 6)]
 
 
 def _run_values(put: PutRun) -> tuple[Any, ...]:
@@ -143,31 +167,29 @@ def _run_values(put: PutRun) -> tuple[Any, ...]:
     )
 
 
-def _chain_values(commits: Sequence[Commit], number: int, messages: int) -> tuple[Any, ...]:
+def _added_values(chain: _Chain, messages: int) -> tuple[Any, ...]:
     """What the runs of one session add to it."""
-    first, puts = commits[0], [_put_of(commit) for commit in commits]
-    counters: dict[str, int] = {}
-    for put in puts:
-        for name, count in put.counters.items():
-            counters[name] = counters.get(name, 0) + count
     return (
-        number,
-        first.key.namespace,
-        first.key.session_id,
-        first.owner,
-        max([commit.at for commit in commits]),
-        len(puts),
+        chain.commits[0].owner,
+        max([commit.at for commit in chain.commits]),
+        len(chain.puts),
         messages,
-        json_of_counters(counters),
-        any([put.header.has_summary for put in puts]),
+        json_of_counters(chain.added),
+        any([put.header.has_summary for put in chain.puts]),
     )
 
 
-def _new_values(commit: Commit) -> tuple[Any, ...]:
-    """The fields of the session that it makes where there is none."""
-    new = commit.create
+def _known_values(chain: _Chain) -> tuple[Any, ...]:
+    assert chain.known is not None
+    return (chain.known.session_key, chain.known.version, json_of_counters(_after(chain)))
+
+
+def _new_values(chain: _Chain) -> tuple[Any, ...]:
+    """The names of a session, and the fields of the one that is made where there is none."""
+    key, new = chain.commits[0].key, chain.commits[0].create
     assert new is not None
-    return (new.user_id, new.created_at, *header_values(new.header), *columns_of_body(new.state))
+    made = (new.user_id, new.created_at, *header_values(new.header), *columns_of_body(new.state))
+    return (key.namespace, key.session_id, *made)
 
 
 def _head_at(head: Head, receipt: RunReceipt, later: int, at: int) -> Head:

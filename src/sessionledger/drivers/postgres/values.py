@@ -64,7 +64,7 @@ def header_values(header: SessionHeader) -> tuple[Any, ...]:
 
 
 def message_values(row: MessageRow) -> tuple[Any, ...]:
-    return (row.index, len(row.body), row.created_at, row.message_id, *columns_of_body(row.body))
+    return (row.created_at, row.message_id, *columns_of_body(row.body))
 
 
 def columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:

@@ -281,7 +281,7 @@ class Writer:
         self, db: asyncpg.Connection, key: int, rows: Sequence[MessageRow], receipt: RunReceipt
     ) -> None:
         if rows:
-            values = columns([(nth, *message_values(row)) for nth, row in enumerate(rows, 1)], 7)
+            values = columns([(row.index, *message_values(row)) for row in rows], 5)
             place = (key, receipt.run_seq, receipt.revision, receipt.first_position - 1)
             await db.execute(self._sql["insert_messages"], *place, *values)
 

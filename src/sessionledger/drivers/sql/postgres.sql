@@ -3,13 +3,14 @@
 
 -- append
 -- Runs that need no judgement but this: the session is there or new, it is not deleted and of that owner, it has no such run. Of a
--- session of which that is not so, nothing is written and nothing comes back. $1 to $20 are the runs, $21 to $29 what they add to each
--- session, $30 to $41 the fields of a new one, the rest their messages.
+-- session of which that is not so, nothing is written and nothing comes back. $1 to $20 are the runs, $21 to $27 what they add to each
+-- session, $28 to $41 its names and the fields of a new one, the rest their messages.
 WITH chain AS MATERIALIZED (
-  SELECT * FROM unnest($21::int[], $22::text[], $23::text[], $24::text[], $25::bigint[], $26::bigint[], $27::bigint[], $28::jsonb[],
-    $29::bool[],
-    $30::text[], $31::bigint[], $32::text[], $33::text[], $34::text[], $35::text[], $36::text[], $37::bigint[], $38::json[], $39::bytea[], $40::json[], $41::bytea[]) AS c (chain, namespace, session_id, owner, at, runs, messages, counters, has_summary,
-    user_id, created_at, kind, agent_id, current_agent, name, parent_session_id, updated_at, body, packed, state, packed_state)),
+  SELECT * FROM unnest($21::int[], $22::text[], $23::bigint[], $24::bigint[], $25::bigint[], $26::jsonb[], $27::bool[], $28::text[],
+    $29::text[], $30::text[], $31::bigint[], $32::text[], $33::text[], $34::text[], $35::text[], $36::text[], $37::bigint[],
+    $38::json[], $39::bytea[], $40::json[], $41::bytea[])
+    AS c (chain, owner, at, runs, messages, counters, has_summary, namespace, session_id, user_id, created_at, kind, agent_id,
+    current_agent, name, parent_session_id, updated_at, body, packed, state, packed_state)),
 item AS MATERIALIZED (
   SELECT * FROM unnest($1::int[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[], $8::text[],
     $9::text[], $10::text[], $11::text[], $12::bigint[], $13::text[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[],
@@ -26,8 +27,9 @@ head AS (
     message_count = s.message_count + excluded.message_count,
     last_activity_at = greatest(s.last_activity_at, excluded.last_activity_at),
     has_summary = s.has_summary OR excluded.has_summary,
-    counters = (SELECT coalesce(jsonb_object_agg(name, total), '{}') FROM (SELECT name, sum(count::numeric) AS total FROM
-      (SELECT * FROM jsonb_each_text(s.counters) UNION ALL SELECT * FROM jsonb_each_text(excluded.counters)) AS each (name, count)
+    counters = (SELECT coalesce(jsonb_object_agg(name, total), '{}') FROM
+      (SELECT name, sum(count::numeric) AS total FROM
+        (SELECT * FROM jsonb_each_text(s.counters) UNION ALL SELECT * FROM jsonb_each_text(excluded.counters)) AS each (name, count)
       GROUP BY name) AS sums WHERE total <> 0)
   WHERE s.deleted_at IS NULL AND NOT s.erased AND NOT EXISTS (
     SELECT FROM chain c LEFT JOIN item i USING (chain) LEFT JOIN {runs} r ON r.run_id = i.run_id AND r.session_key = s.session_key
@@ -50,27 +52,31 @@ run AS (
 part AS (
   INSERT INTO {run_parts} SELECT session_key, seq, 1, '', body, packed FROM placed WHERE open),
 said AS (
-  INSERT INTO {message_rows} SELECT p.session_key, p.behind + m.nth, p.seq, 1, m.run_index, m.size, m.created_at, m.message_id, m.body,
-    m.packed
-  FROM unnest($42::int[], $43::int[], $44::int[], $45::int[], $46::bigint[], $47::text[], $48::json[], $49::bytea[])
-    AS m (item, nth, run_index, size, created_at, message_id, body, packed) JOIN placed p USING (item))
+  INSERT INTO {message_rows} SELECT p.session_key, p.behind + m.nth, p.seq, 1, m.nth - 1, coalesce(length(m.body::text), length(m.packed)),
+    m.created_at, m.message_id, m.body, m.packed
+  FROM unnest($42::int[], $43::int[], $44::bigint[], $45::text[], $46::json[], $47::bytea[])
+    AS m (item, nth, created_at, message_id, body, packed) JOIN placed p USING (item))
 SELECT p.item, p.nth, p.seq, p.version, p.behind, s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
   s.last_activity_at, s.deleted_at, s.erased, s.has_hidden, s.has_summary, s.forks, s.forked_from, s.forked_incarnation, s.forked_at,
-  s.forked_run_seq, s.forked_version
+  s.forked_run_seq, s.forked_version,
+  s.counters
 FROM placed p JOIN head s USING (session_key)
 
 -- append_known
--- The same for sessions that were there a moment ago, at half the cost. They are locked in one order, as all writers do.
+-- The same for sessions that were there a moment ago, at half the cost. $28 to $30 are the key of each, its version then, and what its
+-- counters come to if it is still at that version: adding them up here would be a fifth of the whole. They are locked in one order, as
+-- all writers do.
 WITH chain AS MATERIALIZED (
-  SELECT * FROM unnest($21::int[], $22::text[], $23::text[], $24::text[], $25::bigint[], $26::bigint[], $27::bigint[], $28::jsonb[],
-    $29::bool[]) AS c (chain, namespace, session_id, owner, at, runs, messages, counters, has_summary)),
+  SELECT * FROM unnest($21::int[], $22::text[], $23::bigint[], $24::bigint[], $25::bigint[], $26::jsonb[], $27::bool[], $28::bigint[],
+    $29::bigint[], $30::jsonb[])
+    AS c (chain, owner, at, runs, messages, counters, has_summary, session_key, version, after)),
 item AS MATERIALIZED (
   SELECT * FROM unnest($1::int[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[], $8::text[],
     $9::text[], $10::text[], $11::text[], $12::bigint[], $13::text[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[],
     $18::bool[], $19::json[], $20::bytea[]) AS i (item, chain, nth, before, messages, run_id, digest, user_id, agent_id,
     parent_run_id, model, created_at, status, updated_at, finished_at, input_tokens, output_tokens, has_summary, body, packed)),
 locked AS MATERIALIZED (
-  SELECT s.session_key, c.chain FROM chain c JOIN {sessions} s USING (namespace, session_id)
+  SELECT s.session_key, c.chain FROM chain c JOIN {sessions} s USING (session_key)
   ORDER BY s.namespace, s.session_id FOR UPDATE OF s),
 head AS (
   UPDATE {sessions} s SET
@@ -79,14 +85,15 @@ head AS (
     message_count = s.message_count + c.messages,
     last_activity_at = greatest(s.last_activity_at, c.at),
     has_summary = s.has_summary OR c.has_summary,
-    counters = (SELECT coalesce(jsonb_object_agg(name, total), '{}') FROM (SELECT name, sum(count::numeric) AS total FROM
-      (SELECT * FROM jsonb_each_text(s.counters) UNION ALL SELECT * FROM jsonb_each_text(c.counters)) AS each (name, count)
-      GROUP BY name) AS sums WHERE total <> 0)
+    counters = CASE WHEN s.version = c.version THEN c.after ELSE (SELECT coalesce(jsonb_object_agg(name, total), '{}') FROM
+      (SELECT name, sum(count::numeric) AS total FROM
+        (SELECT * FROM jsonb_each_text(s.counters) UNION ALL SELECT * FROM jsonb_each_text(c.counters)) AS each (name, count)
+      GROUP BY name) AS sums WHERE total <> 0) END
   FROM locked l JOIN chain c USING (chain)
   WHERE s.session_key = l.session_key AND s.deleted_at IS NULL AND NOT s.erased AND (c.owner IS NULL OR c.owner = s.user_id)
     AND NOT EXISTS (SELECT FROM item i JOIN {runs} r ON r.run_id = i.run_id AND r.session_key = s.session_key
       WHERE i.chain = c.chain)
-  RETURNING s.*, c.chain),
+  RETURNING s.*, c.chain, s.version - c.runs = c.version AS as_known),
 placed AS MATERIALIZED (
   SELECT i.*, h.session_key, h.version - c.runs + i.nth AS version, h.run_count - c.runs + i.nth AS seq,
     h.message_count - c.messages + i.before AS behind, i.status IN ('pending', 'running', 'paused') AS open
@@ -98,41 +105,45 @@ run AS (
 part AS (
   INSERT INTO {run_parts} SELECT session_key, seq, 1, '', body, packed FROM placed WHERE open),
 said AS (
-  INSERT INTO {message_rows} SELECT p.session_key, p.behind + m.nth, p.seq, 1, m.run_index, m.size, m.created_at, m.message_id, m.body,
-    m.packed
-  FROM unnest($30::int[], $31::int[], $32::int[], $33::int[], $34::bigint[], $35::text[], $36::json[], $37::bytea[])
-    AS m (item, nth, run_index, size, created_at, message_id, body, packed) JOIN placed p USING (item))
+  INSERT INTO {message_rows} SELECT p.session_key, p.behind + m.nth, p.seq, 1, m.nth - 1, coalesce(length(m.body::text), length(m.packed)),
+    m.created_at, m.message_id, m.body, m.packed
+  FROM unnest($31::int[], $32::int[], $33::bigint[], $34::text[], $35::json[], $36::bytea[])
+    AS m (item, nth, created_at, message_id, body, packed) JOIN placed p USING (item))
 SELECT p.item, p.nth, p.seq, p.version, p.behind, s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
   s.last_activity_at, s.deleted_at, s.erased, s.has_hidden, s.has_summary, s.forks, s.forked_from, s.forked_incarnation, s.forked_at,
-  s.forked_run_seq, s.forked_version
+  s.forked_run_seq, s.forked_version,
+  CASE WHEN NOT s.as_known THEN s.counters END
 FROM placed p JOIN head s USING (session_key)
 
 -- append_one
--- The same for one run that is over: $1 to $6 its session and what it adds to it, $7 to $21 the run, the rest its messages.
+-- The same for one run that is over: $1 to $7 its session and what it adds to it, $8 to $22 the run, the rest its messages.
 WITH head AS (
   UPDATE {sessions} s SET
     version = s.version + 1,
     run_count = s.run_count + 1,
     message_count = s.message_count + $4,
     last_activity_at = greatest(s.last_activity_at, $5),
-    has_summary = s.has_summary OR $19,
-    counters = (SELECT coalesce(jsonb_object_agg(name, total), '{}') FROM (SELECT name, sum(count::numeric) AS total FROM
-      (SELECT * FROM jsonb_each_text(s.counters) UNION ALL SELECT * FROM jsonb_each_text($6)) AS each (name, count)
-      GROUP BY name) AS sums WHERE total <> 0)
-  WHERE s.namespace = $1 AND s.session_id = $2 AND s.deleted_at IS NULL AND NOT s.erased AND ($3::text IS NULL OR s.user_id = $3)
-    AND NOT EXISTS (SELECT FROM {runs} r WHERE r.run_id = $7 AND r.session_key = s.session_key)
+    has_summary = s.has_summary OR $20,
+    counters = CASE WHEN s.version = $2 THEN $7::jsonb ELSE (SELECT coalesce(jsonb_object_agg(name, total), '{}') FROM
+      (SELECT name, sum(count::numeric) AS total FROM
+        (SELECT * FROM jsonb_each_text(s.counters) UNION ALL SELECT * FROM jsonb_each_text($6::jsonb)) AS each (name, count)
+      GROUP BY name) AS sums WHERE total <> 0) END
+  WHERE s.session_key = $1 AND s.deleted_at IS NULL AND NOT s.erased AND ($3::text IS NULL OR s.user_id = $3)
+    AND (SELECT r.seq FROM {runs} r WHERE r.run_id = $8 AND r.session_key = $1 LIMIT 1) IS NULL
   RETURNING s.*),
 run AS (
-  INSERT INTO {runs} SELECT h.session_key, h.run_count, 1, $7, h.version, 0, $8, $9, $10, $11, $12, $13,
-    h.message_count - $4 + 1, h.message_count, $14, $15, $16, $17, $18, $19, $20, $21 FROM head h),
+  INSERT INTO {runs} SELECT h.session_key, h.run_count, 1, $8, h.version, 0, $9, $10, $11, $12, $13, $14,
+    h.message_count - $4 + 1, h.message_count, $15, $16, $17, $18, $19, $20, $21, $22 FROM head h),
 said AS (
-  INSERT INTO {message_rows} SELECT h.session_key, h.message_count - $4 + m.nth, h.run_count, 1, m.run_index, m.size, m.created_at,
-    m.message_id, m.body, m.packed
-  FROM head h, unnest($22::int[], $23::int[], $24::int[], $25::bigint[], $26::text[], $27::json[], $28::bytea[])
-    AS m (nth, run_index, size, created_at, message_id, body, packed))
-SELECT s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
+  INSERT INTO {message_rows} SELECT h.session_key, h.message_count - $4 + m.nth, h.run_count, 1, m.nth - 1,
+    coalesce(length(m.body::text), length(m.packed)), m.created_at, m.message_id, m.body, m.packed
+  FROM head h, unnest($23::bigint[], $24::text[], $25::json[], $26::bytea[])
+    WITH ORDINALITY AS m (created_at, message_id, body, packed, nth))
+SELECT 0, 1, s.run_count, s.version, s.message_count - $4, s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
   s.last_activity_at, s.deleted_at, s.erased, s.has_hidden, s.has_summary, s.forks, s.forked_from, s.forked_incarnation, s.forked_at,
-  s.forked_run_seq, s.forked_version FROM head s
+  s.forked_run_seq, s.forked_version,
+  CASE WHEN s.version - 1 <> $2 THEN s.counters END
+FROM head s
 
 -- operation
 SELECT digest, receipts FROM {operations} WHERE session_key = $1 AND operation_id = $2
@@ -194,9 +205,10 @@ WITH grown AS (
 INSERT INTO {segments} SELECT $1, $2, $3, $4, $5 WHERE NOT EXISTS (SELECT FROM grown)
 
 -- insert_messages
-INSERT INTO {message_rows} SELECT $1, $4 + m.nth, $2, $3, m.run_index, m.size, m.created_at, m.message_id, m.body, m.packed
-FROM unnest($5::int[], $6::int[], $7::int[], $8::bigint[], $9::text[], $10::json[], $11::bytea[])
-  AS m (nth, run_index, size, created_at, message_id, body, packed)
+INSERT INTO {message_rows} SELECT $1, $4 + m.nth, $2, $3, m.run_index, coalesce(length(m.body::text), length(m.packed)), m.created_at,
+  m.message_id, m.body, m.packed
+FROM unnest($5::int[], $6::bigint[], $7::text[], $8::json[], $9::bytea[])
+  WITH ORDINALITY AS m (run_index, created_at, message_id, body, packed, nth)
 
 -- insert_switch
 INSERT INTO {agent_switches} VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
