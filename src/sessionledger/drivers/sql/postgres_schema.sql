@@ -164,27 +164,30 @@ CREATE TABLE IF NOT EXISTS {erasures} (
 CREATE TABLE IF NOT EXISTS {meta} (name text PRIMARY KEY, value integer NOT NULL);
 
 -- What people query. A message is hidden when a row of `hidden` says so, or a later revision of its run has taken its place.
+-- PostgreSQL's text has no NUL: where a message has one, the columns of the view show the replacement character.
 CREATE OR REPLACE VIEW {messages} AS
 SELECT m.session_key, s.namespace, s.session_id, m.position, m.run_seq, r.run_id, m.revision, m.run_index,
   coalesce(m.message_id, r.run_id || '#' || CASE m.revision WHEN 1 THEN '' ELSE m.revision || '.' END || m.run_index) AS message_id,
-  m.body ->> 'role' AS role,
-  coalesce(m.body ->> 'kind', 'message') AS kind,
-  m.body ->> 'name' AS name,
-  m.body ->> 'content' AS content,
-  m.body ->> 'tool_call_id' AS tool_call_id,
-  m.body ->> 'model' AS model,
-  (m.body #>> '{usage,input_tokens}')::numeric AS input_tokens,
-  (m.body #>> '{usage,output_tokens}')::numeric AS output_tokens,
-  m.body ->> 'error' AS error,
+  t.body ->> 'role' AS role,
+  coalesce(t.body ->> 'kind', 'message') AS kind,
+  t.body ->> 'name' AS name,
+  t.body ->> 'content' AS content,
+  t.body ->> 'tool_call_id' AS tool_call_id,
+  t.body ->> 'model' AS model,
+  (t.body #>> '{usage,input_tokens}')::numeric AS input_tokens,
+  (t.body #>> '{usage,output_tokens}')::numeric AS output_tokens,
+  t.body ->> 'error' AS error,
   m.created_at, to_timestamp(m.created_at / 1e6) AS created,
   m.body
 FROM {message_rows} m JOIN {sessions} s USING (session_key)
-JOIN {runs} r ON r.session_key = m.session_key AND r.seq = m.run_seq AND r.revision = m.revision;
+JOIN {runs} r ON r.session_key = m.session_key AND r.seq = m.run_seq AND r.revision = m.revision
+CROSS JOIN LATERAL (SELECT replace(m.body::text, '\u0000', '\ufffd')::json AS body) AS t;
 
 -- A row a tool call of a message; ordinal from 0.
 CREATE OR REPLACE VIEW {tool_calls} AS
 SELECT m.session_key, m.position, c.ordinal - 1 AS ordinal, c.value ->> 'tool_call_id' AS tool_call_id, c.value ->> 'name' AS name
-FROM {message_rows} m, json_array_elements(m.body -> 'tool_calls') WITH ORDINALITY AS c (value, ordinal);
+FROM {message_rows} m,
+  json_array_elements(replace(m.body::text, '\u0000', '\ufffd')::json -> 'tool_calls') WITH ORDINALITY AS c (value, ordinal);
 
 CREATE OR REPLACE VIEW {run_log} AS
 SELECT s.namespace, s.session_id, r.seq, r.revision, r.run_id, r.status, r.user_id, r.agent_id, r.model, r.input_tokens,
