@@ -29,6 +29,8 @@ NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+#: URLs in the pages' code, and the fixture of the server that they stand for.
+SERVERS = {"postgresql://localhost/agents": "postgres_server"}
 COMMANDS_PAGE = ROOT / "docs" / "command-line.md"
 
 
@@ -38,8 +40,7 @@ class Block(NamedTuple):
     printed: str | None
 
 
-def blocks(page: Path) -> Iterator[Block]:
-    text = page.read_text(encoding="utf-8")
+def blocks(text: str) -> Iterator[Block]:
     found = list(FENCE.finditer(text))
     for fence, following in zip_longest(found, found[1:]):
         if fence[1] == "python":
@@ -58,12 +59,25 @@ def run(page: Path, block: Block, names: dict[str, Any], runner: asyncio.Runner)
     return printed.getvalue()
 
 
+def with_servers(code: str, request: pytest.FixtureRequest) -> str:
+    """Where a page names a server, one that is started for the tests stands in, in a place of its own."""
+    for url, fixture in SERVERS.items():
+        if url in code:
+            server = request.getfixturevalue(fixture)
+            base, _, query = server.fresh_url().partition("?")
+            code = code.replace(f"{url}?", f"{base}?{query}&").replace(url, f"{base}?{query}")
+    return code
+
+
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_of_a_page_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "page"}
+    text = with_servers(page.read_text(encoding="utf-8"), request)
     with asyncio.Runner() as runner:
-        for block in blocks(page):
+        for block in blocks(text):
             printed = run(page, block, names, runner)
             if block.printed is not None:
                 assert printed == block.printed, f"{page}:{block.line}"
@@ -77,7 +91,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_the_ten_lines_are_ten() -> None:
-    (first, *_) = blocks(ROOT / "README.md")
+    (first, *_) = blocks((ROOT / "README.md").read_text(encoding="utf-8"))
     inside = first.code.partition("async def main")[2].partition("asyncio.run")[0]
     assert len([line for line in inside.splitlines() if line.strip()]) <= 10
 

@@ -31,6 +31,10 @@ STORE = """
     update_run update_session upgrade_schema upsert_session
 """
 
+SCHEMES = """
+    memory postgres postgresql postgresql+asyncpg sqlite sqlite+aiosqlite
+"""
+
 CURSOR = "collect count first page token"
 RECORDER = "add partial receipt run_id update"
 
@@ -137,4 +141,4 @@ def test_our_drivers_are_found_like_anybodys() -> None:
     ours = {
         entry.name for entry in entry_points(group="sessionledger.drivers") if entry.module.startswith("sessionledger.")
     }
-    assert ours == {"memory", "sqlite", "sqlite+aiosqlite"}
+    assert ours == set(SCHEMES.split())

@@ -119,9 +119,15 @@ class PostgresDriver:
             async with self._connections.writing() as db:
                 await self._tables.make(db)
                 self._durability = await _durability_of(db)
-        except ValueError as error:
+        except asyncpg.ClientConfigurationError as error:
             await self.close()
-            raise InvalidRecordError(f"the PostgreSQL URL is malformed ({error}): see the docs", path="url") from error
+            raise InvalidRecordError(f"the PostgreSQL URL is malformed ({error}): mend it", path="url") from error
+        except ValueError:
+            await self.close()
+            # the error may show a part of the password
+            raise InvalidRecordError(
+                "the PostgreSQL URL is malformed: write : / ? and @ in a password as %3A %2F %3F and %40", path="url"
+            ) from None
         except BaseException:
             await self.close()
             raise

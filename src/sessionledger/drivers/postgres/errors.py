@@ -16,7 +16,10 @@ from sessionledger.errors import (
     UnavailableError,
 )
 
-__all__ = ["concerns_one", "error_of", "mapped"]
+__all__ = ["LOST", "concerns_one", "error_of", "mapped"]
+
+#: What asyncpg raises of a connection that is of no more use; `InternalClientError` after a server ended an idle one.
+LOST = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 #: By the SQLSTATE, or its class: what happened, and what helps.
 _SENTENCES: dict[str, tuple[type[DriverError], str]] = {
@@ -45,7 +48,7 @@ def error_of(error: BaseException, *, writing: bool) -> DriverError | DecodeErro
         if code in _SENTENCES:
             kind, sentence = _SENTENCES[code]
             return kind(f"{sentence} ({_first_line(error)})", driver="postgres")
-    lost = state[:2] in ("08", "57") or isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError)
+    lost = state[:2] in ("08", "57") or isinstance(error, LOST)
     if lost and writing:
         return OutcomeUnknownError(
             f"the connection to PostgreSQL was lost while it wrote ({_first_line(error)}): repeat the call with the "
@@ -73,5 +76,7 @@ def concerns_one(error: asyncpg.PostgresError) -> bool:
 def mapped(*, writing: bool = False) -> Iterator[None]:
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except asyncpg.ClientConfigurationError:
+        raise  # a `ValueError`: what it was asked for is wrong
+    except (asyncpg.PostgresError, *LOST) as error:
         raise error_of(error, writing=writing) from error

@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 
-from sessionledger.drivers.postgres.errors import mapped
+from sessionledger.drivers.postgres.errors import LOST, mapped
 from sessionledger.errors import DriverError, PoolTimeoutError, UnavailableError
 
 __all__ = ["Connections"]
@@ -113,7 +113,7 @@ def _ended_if_broken(connection: asyncpg.Connection) -> Iterator[None]:
     except BaseException as error:
         if _is_closed(connection):
             raise
-        if not isinstance(error, Exception) or connection.is_in_transaction():
+        if not isinstance(error, Exception) or isinstance(error, LOST) or connection.is_in_transaction():
             connection.terminate()
         raise
 

@@ -53,6 +53,11 @@ class PostgresServer:
             raise ServerError(f"the PostgreSQL server of {_VARIABLE} is not ours: leave the variable out to start one")
         return self._process
 
+    @property
+    def binaries(self) -> Path:
+        """The directory of its programs: `postgres`, `pg_basebackup` …"""
+        return _binaries()
+
     def __enter__(self) -> Self:
         if self._url is not None:
             return self
