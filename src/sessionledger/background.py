@@ -25,6 +25,7 @@ T = TypeVar("T")
 class Background:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
+        self._reads: set[asyncio.Task[None]] = set()  #: those that were begun ahead
         self._group: TaskGroup | None = None
         self._awaited: set[Waiter[Any]] = set()  #: of the works of `run`
         self._idle: Waiter[None] | None = None
@@ -42,17 +43,45 @@ class Background:
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
 
-    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None] | None:
         """Run it to its end. It handles its own exceptions."""
         if self._group is not None:
             self._group.start_soon(work)
-            return
+            return None
         loop = running_loop()
         if loop is None:
             raise StoreClosedError("the store was closed: open it and repeat the call")
         task = loop.create_task(work())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    def ahead(self, read: Callable[[], Coroutine[Any, Any, T]]) -> Waiter[T]:
+        """Begin a read that may be wanted. Nobody is told of its failure who does not wait for it."""
+        waiter: Waiter[T] = Waiter()
+
+        async def settle() -> None:
+            try:
+                waiter.set(await read())
+            except Exception as error:
+                waiter.set(error)
+            except BaseException:
+                waiter.set(_dropped())
+                raise
+
+        task = self.spawn(settle)
+        if task is not None:
+            self._reads.add(task)
+            task.add_done_callback(self._reads.discard)
+        return waiter
+
+    async def drop_reads(self) -> None:
+        """End those that were begun ahead."""
+        reads = list(self._reads)
+        for task in reads:
+            task.cancel()
+        if reads:
+            await asyncio.wait(reads)
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run it to its end, even when the caller is cancelled while it waits; its exception is the caller's."""
@@ -106,3 +135,7 @@ class Background:
 
 def _closed() -> OutcomeUnknownError:
     return OutcomeUnknownError("the store was closed while this was at work: open it and look at what was stored")
+
+
+def _dropped() -> StoreClosedError:
+    return StoreClosedError("the store was closed while this was read: open it and read again")

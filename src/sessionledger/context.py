@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -24,7 +24,7 @@ from sessionledger.group import Grouper
 from sessionledger.protocol.driver import Driver
 from sessionledger.protocol.rows import Commit, Committed, Head, Outcome, SessionKey
 from sessionledger.retry import retried
-from sessionledger.waiting import running_loop
+from sessionledger.waiting import Waiter, running_loop
 
 __all__ = ["Context", "Limits", "Scope"]
 
@@ -110,6 +110,7 @@ class Context:
             self._grouper.refuse()
             try:
                 with anyio.move_on_after(self.timeout, shield=True):
+                    await self.background.drop_reads()
                     await self.driver.close()
             finally:
                 self._grouper.abandon()
@@ -159,6 +160,15 @@ class Context:
     def reading(self) -> Deadline:
         self.check()
         return Deadline(self.timeout, "is the storage reachable?")
+
+    def read_ahead(self, read: Callable[[], Awaitable[T]]) -> Waiter[T]:
+        """Begin a read whose answer will be asked for, unless its caller stops before."""
+
+        async def in_time() -> T:
+            with self.reading():
+                return await read()
+
+        return self.background.ahead(in_time)
 
     def lock(self, key: Hashable) -> anyio.Lock:
         """Of a session or a run, for changes that read first: those of one process take turns, and don't fail each

@@ -9,10 +9,12 @@ import msgspec
 
 from sessionledger.context import Context, Scope
 from sessionledger.lineage import View
+from sessionledger.protocol.rows import FIRST
 from sessionledger.reading import MessageReader, PlacedRun, RunReader, begin, find_run, pieces_of_runs
 from sessionledger.records import Message
 from sessionledger.refusals import unknown_run
 from sessionledger.retry import retried
+from sessionledger.run_order import PlainOrder, SelectedRuns
 from sessionledger.token import encode_token
 
 __all__ = ["HistoryWalk", "Pairing", "Window"]
@@ -51,7 +53,7 @@ class HistoryWalk:
         self._context, self._scope, self._session_id, self._window = context, scope, session_id, window
         self._view: View | None = None
         self._for_seq: int | None = None
-        self._runs: RunReader | None = None
+        self._runs: SelectedRuns | PlainOrder | None = None
         self._messages: MessageReader | None = None
         self._pairing = Pairing()
         self._skip = 0
@@ -70,7 +72,8 @@ class HistoryWalk:
                 return ()
             start = await retried(lambda: self._start(view))
             self._skip = start.skip
-            self._runs = RunReader(self._context, view, first=start.seq, last=self._end(view), bodies=False)
+            self._runs = self._order(view, start.seq)
+            self._messages = MessageReader(self._context, view, ())
             self._view = view
         while not self.done:
             found = await self._next(want)
@@ -78,24 +81,26 @@ class HistoryWalk:
                 return found
         return ()
 
+    def _order(self, view: View, first: int) -> SelectedRuns | PlainOrder:
+        whole = first == FIRST and self._for_seq is None
+        if whole and len(view.layers) == 1 and not view.own.has_hidden:
+            return PlainOrder(self._context, view, self._selects, sorted(self._window.statuses))
+        return SelectedRuns(self._context, view, self._selects, first, self._end(view))
+
     def _end(self, view: View) -> int:
         return view.head.run_count if self._for_seq is None else self._for_seq
 
     async def _next(self, want: int) -> list[Message]:
         """What the next page of messages lets through; empty does not mean the end."""
-        assert self._view is not None and self._runs is not None
-        if self._messages is None:
-            runs = self._runs
-            batch = await retried(lambda: runs.read(self._context.limits.rows))
-            if not batch:
+        assert self._runs is not None and self._messages is not None
+        runs, reader = self._runs, self._messages
+        if reader.done:
+            pieces = await retried(runs.read)
+            if pieces is None:
                 self.done = True
                 return self._pairing.rest()
-            selected = [placed for placed in batch if self._selects(placed)]
-            self._messages = self._reader(self._view, selected)
-        reader = self._messages
+            reader.add(pieces)
         messages = await retried(lambda: reader.read(want))
-        if not messages:
-            self._messages = None
         if self._skip:
             messages, self._skip = messages[self._skip :], max(0, self._skip - len(messages))
         if not self._window.every_role:

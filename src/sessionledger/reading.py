@@ -7,12 +7,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
+import anyio
+import anyio.lowlevel
+
 from sessionledger.codec import messages_from_rows
 from sessionledger.context import Context, Scope
 from sessionledger.lineage import Hiding, View, resolve, watch
 from sessionledger.protocol.rows import FIRST, LAST, Head, MessagePage, MessageQuery, RunQuery, RunRow, SessionKey
 from sessionledger.records import Message
 from sessionledger.refusals import deleted
+from sessionledger.waiting import Waiter
 
 __all__ = [
     "MessageReader",
@@ -105,28 +109,34 @@ class MessageReader:
         self._context, self._view = context, view
         self._pieces = deque(_joined(pieces, reverse))
         self._reverse, self._include_hidden, self._message_id = reverse, include_hidden, message_id
+        self._begun = False
+        self._ahead: tuple[MessageQuery, Waiter[MessagePage]] | None = None
 
     @property
     def done(self) -> bool:
         return not self._pieces
 
+    def add(self, pieces: Iterable[Piece]) -> None:
+        """Behind all others."""
+        self._pieces.extend(_joined(pieces, self._reverse))
+
     async def read(self, want: int) -> list[Message]:
         """At least one message; none at the end."""
         while self._pieces:
+            query = self._query(self._pieces, want)
             index = self._pieces[0].layer
-            ranges = self._ranges(index)
-            limits = self._context.limits
-            page = await self._context.driver.messages(
-                MessageQuery(self._view.layers[index].key, ranges, want, limits.bytes, self._reverse, self._message_id)
-            )
+            page = await self._page(query)
             watch(self._view, index, page.head)
-            messages = await self.take(index, len(ranges), page)
+            messages = await self.take(index, len(query.ranges), page, want)
             if messages:
                 return messages
         return []
 
-    async def take(self, index: int, ranges: int, page: MessagePage) -> list[Message]:
-        """What shows of a page that was read of the first `ranges` pieces. A failure leaves the reader where it was."""
+    async def take(self, index: int, ranges: int, page: MessagePage, want: int | None = None) -> list[Message]:
+        """What shows of a page that was read of the first `ranges` pieces. A failure leaves the reader where it was.
+
+        `want`: the next page will be asked for that many.
+        """
         layer, rows = self._view.layers[index], page.rows
         if index < len(self._view.layers) - 1:
             rows = [row for row in rows if layer.own(row)]
@@ -134,29 +144,54 @@ class MessageReader:
             hiding = await Hiding.of_messages(self._context, self._view, index, rows)
             if not hiding.nothing:
                 rows = [row for row in rows if not hiding.hides(row)]
-        self._advance(ranges, page)
+        rest = self._behind(ranges, page)
+        if want is not None and rest:
+            await self._look_ahead(self._query(rest, want))
+        self._pieces = rest
         return messages_from_rows(rows, page.run_ids, layer.key.session_id)
 
-    def _ranges(self, index: int) -> list[tuple[int, int]]:
-        ranges: list[tuple[int, int]] = []
-        for piece in self._pieces:
-            if piece.layer != index or len(ranges) == _MAX_RANGES:
-                break
-            ranges.append((piece.first, piece.last))
-        return ranges
+    async def _page(self, query: MessageQuery) -> MessagePage:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == query:
+            return await ahead[1].wait()
+        return await self._context.driver.messages(query)
 
-    def _advance(self, ranges: int, page: MessagePage) -> None:
+    async def _look_ahead(self, query: MessageQuery) -> None:
+        """Whoever has taken a second page takes the third: it is looked up while this one is made into messages."""
+        if self._begun and self._context.driver.info.reads_ahead:
+            self._ahead = (query, self._context.read_ahead(lambda: self._context.driver.messages(query)))
+            # so that it is sent before anything else is done
+            await anyio.lowlevel.checkpoint()
+        self._begun = True
+
+    def _query(self, pieces: Iterable[Piece], want: int) -> MessageQuery:
+        """Of the first pieces that lie in one layer."""
+        ranges: list[tuple[int, int]] = []
+        index: int | None = None
+        for piece in pieces:
+            if index not in (None, piece.layer) or len(ranges) == _MAX_RANGES:
+                break
+            index = piece.layer
+            ranges.append((piece.first, piece.last))
+        assert index is not None
+        key, limits = self._view.layers[index].key, self._context.limits
+        return MessageQuery(key, ranges, want, limits.bytes, self._reverse, self._message_id)
+
+    def _behind(self, ranges: int, page: MessagePage) -> deque[Piece]:
+        """The pieces, or parts of them, that come after a page."""
+        rest = self._pieces.copy()
         if not page.more or not page.rows:
             for _ in range(ranges):
-                self._pieces.popleft()
-            return
+                rest.popleft()
+            return rest
         position = page.rows[-1].position
-        while not self._pieces[0].first <= position <= self._pieces[0].last:
-            self._pieces.popleft()
-        layer, first, last = self._pieces.popleft()
-        rest = Piece(layer, first, position - 1) if self._reverse else Piece(layer, position + 1, last)
-        if rest.first <= rest.last:
-            self._pieces.appendleft(rest)
+        while not rest[0].first <= position <= rest[0].last:
+            rest.popleft()
+        layer, first, last = rest.popleft()
+        left = Piece(layer, first, position - 1) if self._reverse else Piece(layer, position + 1, last)
+        if left.first <= left.last:
+            rest.appendleft(left)
+        return rest
 
 
 def _joined(pieces: Iterable[Piece], reverse: bool) -> Iterator[Piece]:
@@ -188,8 +223,10 @@ class RunReader:
         last: int = LAST,
         reverse: bool = False,
         bodies: bool = True,
+        plain: Sequence[str] = (),
     ) -> None:
-        self._context, self._view = context, view
+        """`plain`: as `RunQuery` has it."""
+        self._context, self._view, self._plain = context, view, plain
         self._first, self._last = first, min(last, view.head.run_count)
         self._reverse, self._bodies = reverse, bodies
 
@@ -206,7 +243,9 @@ class RunReader:
         layer, limit, size = self._view.layers[index], want, self._context.limits.bytes
         first, last = max(self._first, layer.first_seq), min(self._last, layer.last_seq)
         while True:
-            query = RunQuery(layer.key, limit, size, self._bodies, first, last, reverse=self._reverse)
+            query = RunQuery(
+                layer.key, limit, size, self._bodies, first, last, reverse=self._reverse, plain=self._plain
+            )
             page = await self._context.driver.runs(query)
             watch(self._view, index, page.head)
             if not layer.has_hidden and all(row.revision == 1 for row in page.rows):

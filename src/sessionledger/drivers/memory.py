@@ -194,6 +194,7 @@ class MemoryDriver:
             base = log.head.fork.run_seq if log.head.fork else 0
             ids = log.order[max(0, query.first_seq - base - 1) : max(0, query.last_seq - base)]
             rows = [row for run_id in ids for row in log.runs[run_id]]
+            rows = [row for row in rows if not _is_plain(row, query.plain)]
         if query.reverse:
             rows.reverse()
         page = rows[: query.limit]
@@ -417,6 +418,10 @@ def _searched(head: Head, search: RunSearch) -> bool:
         and head.deleted_at is None
         and search.owner in (None, head.user_id)
     )
+
+
+def _is_plain(row: RunRow, statuses: Sequence[str]) -> bool:
+    return row.header.status in statuses and row.revision == 1 and not (row.patch or row.parent_run_id)
 
 
 def _found(row: RunRow, search: RunSearch) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sessionledger.protocol.rows import OPEN_STATUSES, ForkLink, Head, RunSearch, SessionKey, SessionQuery
 
-__all__ = ["HEAD", "HEADER", "RUN", "head_of", "run_filters", "session_filters"]
+__all__ = ["HEAD", "HEADER", "RUN", "head_of", "not_plain", "run_filters", "session_filters"]
 
 #: Columns of a session `s`, in the order in which `head_of` takes them; `HEAD_COLUMNS` of them, the last its counters.
 HEAD: Final = (
@@ -34,6 +34,12 @@ def head_of(row: Sequence[Any], key: SessionKey) -> Head:
     """Of a row that begins with the columns of a head."""
     fork = ForkLink(*row[14:19]) if row[14] is not None else None
     return _make_head(key, *row[1:10], bool(row[10]), bool(row[11]), bool(row[12]), row[13], fork)
+
+
+def not_plain(values: Sequence[str]) -> str:
+    """The condition on a run `r` that a query with `plain` brings it; `values` stand for the statuses."""
+    known = ", ".join(values)
+    return f"(r.patch > 0 OR r.revision > 1 OR r.parent_run_id IS NOT NULL OR r.status NOT IN ({known}))"
 
 
 def session_filters(query: SessionQuery) -> tuple[str, list[Any], str]:

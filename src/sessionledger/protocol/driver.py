@@ -58,6 +58,9 @@ class DriverInfo(msgspec.Struct, frozen=True, kw_only=True):
     backends: Sequence[str] = ("asyncio",)  #: event loops that it runs on: "asyncio", "trio"
     writers: int = 1  #: how many `commit` calls may be under way
     max_group: int = 256  #: commits of one call, at most
+    reads_ahead: bool = (
+        False  #: a page of messages is looked up elsewhere, so that one is asked for before it is wanted
+    )
     message_copies: bool = False  #: it keeps columns beside a message's body: see `MessageRow`
     #: Bytes of one run's messages and fields, encoded; None: no limit but memory.
     max_run_bytes: int | None = None

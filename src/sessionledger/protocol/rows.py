@@ -438,7 +438,9 @@ class RunQuery(Row, frozen=True):
     """All revisions of the runs from first_seq to last_seq, ascending by (seq, revision), or descending with `reverse`.
 
     With `run_id`: of that run only. A page ends after `limit` rows, or with the row that brings bodies and parts to
-    `max_bytes`. Without `bodies`, body and parts are left empty and not read.
+    `max_bytes`. Without `bodies`, body and parts are left empty and not read. With `plain`, a driver may leave out rows
+    of revision 1 that were never patched, have no parent and are of one of these statuses: the fewer it brings, the
+    quicker is the reader.
     """
 
     key: SessionKey
@@ -449,6 +451,7 @@ class RunQuery(Row, frozen=True):
     last_seq: int = LAST
     run_id: str | None = None
     reverse: bool = False
+    plain: Sequence[str] = ()
 
 
 class RunPage(Row, frozen=True):

@@ -66,6 +66,7 @@ class PostgresDriver:
         durabilities=(Durability.DISK, Durability.INTERVAL),
         writers=_WRITERS,
         max_group=_MAX_GROUP,
+        reads_ahead=True,
         max_run_bytes=_MAX_RUN_BYTES,
         options=(
             "durability",

@@ -11,7 +11,7 @@ import msgspec
 
 from sessionledger.drivers.postgres.tables import Tables
 from sessionledger.drivers.postgres.values import body_of, counters_of
-from sessionledger.drivers.relational import HEAD, HEADER, RUN, head_of, run_filters, session_filters
+from sessionledger.drivers.relational import HEAD, HEADER, RUN, head_of, not_plain, run_filters, session_filters
 from sessionledger.protocol.rows import (
     FoundRuns,
     Head,
@@ -211,7 +211,13 @@ class Reader:
 
     async def runs(self, db: asyncpg.Connection, query: RunQuery) -> RunPage:
         order = _ORDER[query.reverse]
-        named, values = ("", ()) if query.run_id is None else ("r.run_id = $7 AND ", (query.run_id,))
+        values: tuple[Any, ...] = ()
+        named = ""
+        if query.run_id is not None:
+            named, values = "r.run_id = $7 AND ", (query.run_id,)
+        elif query.plain:
+            numbered = [f"${number}" for number in range(7, 7 + len(query.plain))]
+            named, values = f"{not_plain(numbered)} AND ", tuple(query.plain)
         columns, joins = (_WITH_BODIES, _SEGMENTS + _PARTS) if query.bodies else (_WITHOUT_BODIES, _SEGMENTS)
         text = self._text(_RUNS, columns, named, order, order, joins)
         bound = query.max_bytes if query.bodies else _UNBOUNDED

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from sessionledger.drivers.relational import HEAD, HEADER, RUN, head_of, run_filters, session_filters
+from sessionledger.drivers.relational import HEAD, HEADER, RUN, head_of, not_plain, run_filters, session_filters
 from sessionledger.drivers.statements import load_statements
 from sessionledger.errors import DecodeError
 from sessionledger.protocol.rows import (
@@ -216,6 +216,9 @@ def _runs(db: sqlite3.Connection, key: int, query: RunQuery) -> tuple[list[RunRo
     values: tuple[Any, ...] = (key, query.first_seq, query.last_seq, query.limit + 1)
     if query.run_id is None:
         where, places = "r.session_key = ? AND r.seq BETWEEN ? AND ?", f"r.seq {order}, r.revision {order}"
+        if query.plain:
+            where += f" AND {not_plain(['?' for _ in query.plain])}"
+            values = (*values[:-1], *query.plain, values[-1])
     else:
         # its revisions share a seq; the plus keeps the planner from walking through all runs of the session
         where, places = "r.run_id = ? AND r.session_key = ? AND +r.seq BETWEEN ? AND ?", f"r.revision {order}"

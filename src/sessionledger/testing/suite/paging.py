@@ -232,6 +232,26 @@ class PageTests(Bench):
         assert numbered(await all_runs(driver, first_seq=4)) == []
         assert numbered(await all_runs(driver, run_id="none")) == []
 
+    async def test_no_other_than_plain_runs_are_left_out(self, driver: Driver) -> None:
+        """A driver leaves out as many of them as it likes."""
+        await send(driver, put("plain"))
+        await send(driver, put("failed", status="failed"))
+        await send(driver, put("child", parent_run_id="plain"))
+        await send(driver, put("patched", status="running"))
+        await send(driver, patch("patched", 2, status="completed"))
+        await send(driver, put("open", status="running"))
+        await send(driver, put("revised"))
+        await send(driver, put("revised", revision=2))
+        await send(driver, put("also plain", status="cancelled"))
+        every = await all_runs(driver)
+        plain = ("completed", "cancelled")
+        page = await driver.runs(RunQuery(key(), 100, MANY_BYTES, plain=plain))
+        assert not page.more and [row for row in every if row in page.rows] == page.rows
+        left_out = {(row.run_id, row.revision) for row in every if row not in page.rows}
+        assert left_out <= {("plain", 1), ("also plain", 1), ("revised", 1)}
+        some = await driver.runs(RunQuery(key(), 2, MANY_BYTES, first_seq=2, plain=plain))
+        assert some.more and some.rows == [row for row in page.rows if row.seq > 1][:2]
+
     @pytest.mark.parametrize("limit", [1, 2, 4, 5, 6])
     @pytest.mark.parametrize("reverse", [False, True])
     async def test_a_page_of_runs_ends_at_its_limit(self, driver: Driver, limit: int, reverse: bool) -> None:
