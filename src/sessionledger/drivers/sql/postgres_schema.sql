@@ -28,7 +28,8 @@ CREATE TABLE IF NOT EXISTS {sessions} (
   counters jsonb NOT NULL,
   UNIQUE (namespace, session_id)
 ) WITH (fillfactor = 80);
-CREATE INDEX IF NOT EXISTS {index:sessions_by_activity} ON {sessions} (namespace, last_activity_at, session_id);
+-- Partial, so that no plan for a small table looks up one session in it.
+CREATE INDEX IF NOT EXISTS {index:sessions_by_activity} ON {sessions} (namespace, last_activity_at, session_id) WHERE NOT erased;
 CREATE INDEX IF NOT EXISTS {index:sessions_by_user} ON {sessions} (namespace, user_id, last_activity_at, session_id)
   WHERE user_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS {index:sessions_by_origin} ON {sessions} (namespace, forked_from) WHERE forked_from IS NOT NULL;
