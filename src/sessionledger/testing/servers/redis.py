@@ -31,8 +31,8 @@ _FORMING = 60.0  #: seconds, at most
 class RedisServer:
     """Context manager: the server that the environment's SESSIONLEDGER_TEST_REDIS names, or one that it starts.
 
-    `cluster=True`: three masters that share the slots (SESSIONLEDGER_TEST_REDIS_CLUSTER). `durable=True`: an append-only
-    file that is flushed before each answer; else nothing is kept on disk. `settings`: of redis.conf.
+    `cluster=True`: three masters that share the slots (SESSIONLEDGER_TEST_REDIS_CLUSTER). `durable=True`: a log
+    (append-only file) that is flushed before each answer; else nothing is kept on disk. `settings`: of redis.conf.
     """
 
     def __init__(

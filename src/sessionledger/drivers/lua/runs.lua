@@ -1,0 +1,77 @@
+-- A page of a session's runs, with all their revisions.
+--
+-- KEYS  head, runs, run_ids, revisions, changed, patches
+-- ARGV  incarnation, limit, bytes at most, with bodies? ('1'), reverse? ('1'), run id ('' or '=' .. id), first and last
+--       seq, newest revisions alone? ('1')
+--
+-- Returns the head, whether there is more, and of each row: seq, its record (without its body if that was not asked
+-- for), its patches or nothing, its segments, and its parts.
+local head = head_of(KEYS[1])
+if not head[1] or is_elsewhere(head, ARGV[1]) then return {head} end
+local STEP = 8
+local limit, most, with_bodies, reverse = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5] == '1'
+local newest_alone = ARGV[9] == '1'
+local any_changed = redis.call('EXISTS', KEYS[5]) == 1
+local page, bytes = {}, 0
+
+local function size_of(body)
+  return string.byte(body) == 0 and #body - 1 or #body
+end
+
+-- The patches of one revision, its segments and, with bodies, its parts.
+local function patched(place)
+  local patches = redis.call('HGET', KEYS[6], place)
+  if not patches then return false, {}, {} end
+  local segments, parts = {}, {}
+  local count, names = string.match(patches, '^%d+ (%d+)\n(.*)$')
+  for i = 1, tonumber(count) do segments[i] = redis.call('HGET', KEYS[6], place .. '/segment/' .. i) end
+  if with_bodies then
+    for i, name in ipairs(cmsgpack.unpack(names)[1]) do
+      parts[i] = redis.call('HGET', KEYS[6], place .. '/part/' .. name)
+      bytes = bytes + size_of(parts[i])
+    end
+  end
+  return patches, segments, parts
+end
+
+-- Put one revision on the page; whether there was no room for it.
+local function take(seq, revision, record, is_changed)
+  if #page == limit or bytes >= most then return true end
+  local bare = without_body(record)
+  local row = {seq, with_bodies and record or bare, false, {}, {}}
+  if with_bodies then bytes = bytes + size_of(string.sub(record, #bare + 1)) end
+  if is_changed then row[3], row[4], row[5] = patched(seq .. '.' .. revision) end
+  page[#page + 1] = row
+  return false
+end
+
+local function take_all(entry)
+  local seq = string.match(entry[1], '^%d+')
+  local newest = any_changed and redis.call('HGET', KEYS[5], seq)
+  local is_changed = newest and true or false
+  newest = tonumber(newest or 1)
+  local from, to, step = newest_alone and newest or 1, newest, 1
+  if reverse then from, to, step = to, from, -1 end
+  for revision = from, to, step do
+    local record = revision == 1 and entry[2][2] or redis.call('HGET', KEYS[4], seq .. '.' .. revision)
+    if take(seq, revision, record, is_changed) then return true end
+  end
+  return false
+end
+
+local first, last = ARGV[7], ARGV[8]
+if ARGV[6] ~= '' then
+  local seq = redis.call('HGET', KEYS[3], string.sub(ARGV[6], 2))
+  if not seq or tonumber(seq) < tonumber(first) or tonumber(seq) > tonumber(last) then return {head, 0, page} end
+  first, last = seq, seq
+end
+local command, from, to = 'XRANGE', first .. '-0', last .. BEHIND
+if reverse then command, from, to = 'XREVRANGE', to, from end
+while true do
+  local entries = redis.call(command, KEYS[2], from, to, 'COUNT', STEP)
+  for _, entry in ipairs(entries) do
+    if take_all(entry) then return {head, 1, page} end
+  end
+  if #entries < STEP then return {head, 0, page} end
+  from = '(' .. entries[#entries][1]
+end

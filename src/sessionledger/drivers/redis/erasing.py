@@ -1,0 +1,77 @@
+"""Erasing what a sealed incarnation left: its entries in the indexes, a few runs at a time, then its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sessionledger.drivers.redis.indexes import Entry, entries_of_record, removed
+from sessionledger.drivers.redis.keys import Keys, SessionKeys
+from sessionledger.drivers.redis.servers import Request, Servers
+from sessionledger.protocol.rows import SessionKey
+
+__all__ = ["Eraser"]
+
+_STEP = 16  #: runs that are read at once, with their bodies
+
+
+class Eraser:
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    async def erase(self, servers: Servers, key: SessionKey, limit: int) -> bool:
+        sealed = self._keys.session(key, 1).sealed
+        (incarnations,) = await _ask(servers, [Request(sealed, ("ZRANGE", sealed, 0, -1))])
+        for incarnation in map(int, incarnations):
+            names = self._keys.session(key, incarnation)
+            limit = await self._forget_runs(servers, key, names, limit)
+            if limit <= 0:
+                return True
+            # the server frees what they held behind the answer, in a thread of its own
+            await _ask(
+                servers,
+                [
+                    Request(names.head, ("UNLINK", *names.content())),
+                    Request(names.head, ("ZREM", names.sealed, incarnation)),
+                ],
+            )
+        return False
+
+    async def _forget_runs(self, servers: Servers, key: SessionKey, names: SessionKeys, limit: int) -> int:
+        """What is left of the limit; 0 while there are runs."""
+        while limit > 0:
+            (entries,) = await _ask(servers, [Request(names.head, ("XRANGE", names.runs, "-", "+", "COUNT", _STEP))])
+            if not entries:
+                return await self._forget_revisions(servers, key, names, limit)
+            records = [fields[1] for _, fields in entries]
+            await _ask(servers, removed(self._entries(key, names, records)))
+            await _ask(servers, [Request(names.head, ("XDEL", names.runs, *(place for place, _ in entries)))])
+            limit -= len(entries)
+        return 0
+
+    async def _forget_revisions(self, servers: Servers, key: SessionKey, names: SessionKeys, limit: int) -> int:
+        cursor: Any = 0
+        while limit > 0:
+            command = ("HSCAN", names.revisions, cursor, "COUNT", _STEP)
+            ((cursor, flat),) = await _ask(servers, [Request(names.head, command)])
+            if flat:
+                await _ask(servers, removed(self._entries(key, names, flat[1::2])))
+                await _ask(servers, [Request(names.head, ("HDEL", names.revisions, *flat[::2]))])
+                limit -= len(flat) // 2
+            if int(cursor) == 0:
+                return max(limit, 1)
+        return 0
+
+    def _entries(self, key: SessionKey, names: SessionKeys, records: Iterable[bytes]) -> Sequence[Entry]:
+        found: dict[Entry, None] = {}
+        for record in records:
+            found.update(dict.fromkeys(entries_of_record(self._keys, key, names.member, record)))
+        return list(found)
+
+
+async def _ask(servers: Servers, requests: Sequence[Request]) -> list[Any]:
+    answers = await servers.send(requests)
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
