@@ -1,11 +1,11 @@
 -- Appends new runs to one session, each a commit of its own, and makes the session where there is none.
 --
--- KEYS  head, runs, run_ids, messages, message_ids, then, where the server has all keys: the lists of sessions of the
+-- KEYS  head, runs, run_ids, what the keys of names and of messages begin with, message_ids, then, where the server has all keys: the lists of sessions of the
 --       namespace, their names, the list of the session's user (if it has one), and the other indexes
 -- ARGV  1 incarnation, 2 user ('' or '=' .. id), 3 owner asked for (the same), 4 at, 5 created_at, 6 header, 7 body,
 --       8 state, 9 how the session is listed ('' where the lists are on other servers), 10 count of runs, then of each:
---       run id, open?, summary?, first line's rest, meta and body, count of chunks, of each its field, its count of
---       messages and its content, count of ids, of each its place in the run and the id;
+--       run id, summary?, length of its meta, meta and body, count of messages, each, count of message ids, of each
+--       its place in the run and its digest;
 --       then the count of counters, each name and increment; then what is put into the other indexes
 --
 -- All that can be refused is looked at first. Returns the head as it is behind them all, or nothing: then nothing was
@@ -25,35 +25,36 @@ local count, runs, at = tonumber(ARGV[10]), {}, 11
 for i = 1, count do
   runs[i] = at
   if redis.call('HEXISTS', KEYS[3], ARGV[at]) == 1 then return false end
-  at = at + 6
-  at = at + 3 * tonumber(ARGV[at - 1])
+  at = at + 5 + tonumber(ARGV[at + 4])
   at = at + 1 + 2 * tonumber(ARGV[at])
 end
 
 local version, seq, last = tonumber(head[2] or 0), tonumber(head[4] or 0), tonumber(head[5] or 0)
-local numbers, has_summary = {}, head[12] == '1'
+local numbers, names, messages, has_summary = {}, {}, {}, head[12] == '1'
+local before, position = seq, last
 for i = 1, count do
   local from = runs[i]
   seq, version = seq + 1, version + 1
-  local number, first = string.format('%.0f', seq), last + 1
-  numbers[#numbers + 1] = ARGV[from]
-  numbers[#numbers + 1] = number
-  has_summary = has_summary or ARGV[from + 2] == '1'
-  local chunk = from + 6
-  for _ = 1, tonumber(ARGV[from + 5]) do
-    redis.call('XADD', KEYS[4], string.format('%.0f-%s', last + 1, number), ARGV[chunk], ARGV[chunk + 2])
-    last = last + tonumber(ARGV[chunk + 1])
-    chunk = chunk + 3
-  end
-  for id = chunk + 1, chunk + 2 * tonumber(ARGV[chunk]), 2 do
-    local position = string.format('%.0f', first + tonumber(ARGV[id]))
-    if redis.call('HSETNX', KEYS[5], ARGV[id + 1], position) == 0 then
-      redis.call('HSET', KEYS[5], ARGV[id + 1], redis.call('HGET', KEYS[5], ARGV[id + 1]) .. ' ' .. position)
+  local number, first = string.format('%.0f', seq), position + 1
+  names[i] = ARGV[from]
+  numbers[2 * i - 1], numbers[2 * i] = ARGV[from], number
+  has_summary = has_summary or ARGV[from + 1] == '1'
+  local size = tonumber(ARGV[from + 4])
+  for message = from + 5, from + 4 + size do messages[#messages + 1] = number .. ' ' .. ARGV[message] end
+  position = position + size
+  local ids = from + 5 + size
+  for id = ids + 1, ids + 2 * tonumber(ARGV[ids]), 2 do
+    local place = string.format('%.0f', first + tonumber(ARGV[id]))
+    if redis.call('HSETNX', KEYS[6], ARGV[id + 1], place) == 0 then
+      redis.call('HSET', KEYS[6], ARGV[id + 1], redis.call('HGET', KEYS[6], ARGV[id + 1]) .. ' ' .. place)
     end
   end
   redis.call('XADD', KEYS[2], number .. '-1', 'run',
-    string.format('%.0f %.0f %.0f ', version, first, last) .. ARGV[from + 3] .. '\n' .. ARGV[from + 4])
+    string.format('%.0f %.0f %.0f ', version, first, position) .. ARGV[from + 2] .. '\n' .. ARGV[from + 3])
 end
+push(KEYS[4], before, names)
+push(KEYS[5], last, messages)
+last = position
 redis.call('HSET', KEYS[3], unpack(numbers))
 
 local counters = tonumber(ARGV[at])
@@ -82,12 +83,12 @@ if has_summary and head[12] ~= '1' then
 end
 
 if ARGV[9] ~= '' then
-  local key = 8
-  redis.call('ZADD', KEYS[6], active, ARGV[9])
-  if created then redis.call('ZADD', KEYS[7], 0, ARGV[9]) end
+  local key = 9
+  redis.call('ZADD', KEYS[7], active, ARGV[9])
+  if created then redis.call('ZADD', KEYS[8], 0, ARGV[9]) end
   if ARGV[2] ~= '' then
-    redis.call('ZADD', KEYS[8], active, ARGV[9])
-    key = 9
+    redis.call('ZADD', KEYS[9], active, ARGV[9])
+    key = 10
   end
   for i = at, #ARGV do redis.call('ZADD', KEYS[key + i - at], 0, ARGV[i]) end
 end

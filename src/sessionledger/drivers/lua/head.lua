@@ -11,6 +11,34 @@ local function is_elsewhere(head, incarnation)
   return head[1] ~= incarnation or head[10] == '1'
 end
 
+-- Lists of what has a number are cut into segments, so that any place in them is as near as any other. `base` is the
+-- number before the first: a session that shares another's beginning begins behind that.
+local SEGMENT = 4096
+
+local function bases_of(head)
+  if not head[14] then return 0, 0 end
+  local fork = cjson.decode(head[14])
+  return fork[3], fork[4]
+end
+
+-- Append what comes behind the number `last`.
+local function push(prefix, last, values)
+  local done = 0
+  while done < #values do
+    local segment = math.floor((last + done) / SEGMENT)
+    local room = math.min(#values - done, (segment + 1) * SEGMENT - last - done, 1000)
+    redis.call('RPUSH', prefix .. string.format('%.0f', segment), unpack(values, done + 1, done + room))
+    done = done + room
+  end
+end
+
+-- Those from one number to another, which are in one segment.
+local function range(prefix, base, first, last)
+  local segment = math.floor((first - 1) / SEGMENT)
+  local start = math.max(segment * SEGMENT, base) + 1
+  return redis.call('LRANGE', prefix .. string.format('%.0f', segment), first - start, last - start)
+end
+
 -- A record of a run is "version first last meta-length\n", then its meta and its body.
 local function without_body(record)
   local line, size = string.match(record, '^(%d+ %-?%d+ %-?%d+ (%d+)\n)')

@@ -12,13 +12,14 @@ from sessionledger.drivers.redis.keys import Keys
 from sessionledger.drivers.redis.scripts import script
 from sessionledger.drivers.redis.values import (
     SMALL_COUNTER,
-    chunks_of,
     fields_of_header,
     head_of,
+    message_value,
     record_of,
+    short_id,
     stored_body,
 )
-from sessionledger.protocol.rows import OPEN_STATUSES, Commit, Committed, Head, PutRun, RunReceipt, SessionKey
+from sessionledger.protocol.rows import Commit, Committed, Head, PutRun, RunReceipt, SessionKey
 
 __all__ = ["Append", "chains_of", "most_of_a_counter"]
 
@@ -90,7 +91,7 @@ class Append:
         first, session = self.commits[0], self._session
         new = first.create
         assert new is not None
-        keys = [session.head, session.runs, session.run_ids, session.messages, session.message_ids]
+        keys = [session.head, session.runs, session.run_ids, session.names, session.messages, session.message_ids]
         if self._indexed:
             keys += self._lists(first.key)
         header = fields_of_header(new.header)
@@ -166,18 +167,9 @@ def _marked(user_id: str | None) -> str:
 
 def _add_run(arguments: list[Any], put: PutRun) -> None:
     size, record = record_of(put)
-    chunks = list(chunks_of(put.run_id, 1, put.messages))
-    arguments += (
-        put.run_id,
-        int(put.header.status in OPEN_STATUSES),
-        int(put.header.has_summary),
-        size,
-        record,
-        len(chunks),
-    )
-    for field, count, content in chunks:
-        arguments += (field, count, content)
-    ids = [(place, row.message_id) for place, row in enumerate(put.messages) if row.message_id is not None]
+    arguments += (put.run_id, int(put.header.has_summary), size, record, len(put.messages))
+    arguments += [message_value(row, 1) for row in put.messages]
+    ids = [(place, short_id(row.message_id)) for place, row in enumerate(put.messages) if row.message_id is not None]
     arguments.append(len(ids))
-    for place, message_id in ids:
-        arguments += (place, message_id)
+    for one in ids:
+        arguments += one

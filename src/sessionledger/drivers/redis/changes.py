@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sessionledger.drivers.redis.keys import Keys, SessionKeys
+from sessionledger.drivers.redis.keys import SEGMENT, Keys, SessionKeys
 from sessionledger.drivers.redis.looking import Changing, Seen, big_counters, operation_value
 from sessionledger.drivers.redis.pool import Command
 from sessionledger.drivers.redis.values import (
     BIG_COUNTER,
     SMALL_COUNTER,
-    chunks_of,
     fields_of_head,
     fields_of_header,
     fork_text,
     hidden_value,
+    message_value,
     patches_value,
     record_value,
+    short_id,
     stored_body,
     switch_value,
 )
@@ -39,6 +40,8 @@ from sessionledger.protocol.rows import (
 )
 
 __all__ = ["Commands", "commands_of"]
+
+_AT_ONCE = 1000  #: values of one command: a script's call takes no more than some thousands
 
 
 class Commands:
@@ -127,10 +130,11 @@ def _change_session(
         ends = seen.ends[change.hide_id]
         commands.add(("HSET", names.hides, change.hide_id, b"%s %d" % (ends, head.version)))
     elif isinstance(change, Seal):
-        _seal(commands, names, head)
+        assert seen.known.head is not None
+        _seal(commands, names, head, seen.known.head)
 
 
-def _seal(commands: Commands, names: SessionKeys, head: Head) -> None:
+def _seal(commands: Commands, names: SessionKeys, head: Head, before: Head) -> None:
     """Nothing of its fields stays but what a tombstone has."""
     commands.add(("DEL", names.head))
     fields: list[str | bytes | int] = ["incarnation", head.incarnation, "created_at", head.created_at]
@@ -140,7 +144,8 @@ def _seal(commands: Commands, names: SessionKeys, head: Head) -> None:
         fields += ("fork", fork_text(head.fork))
     fields += (*fields_of_head(head), *fields_of_header(SEALED), "state", "{}")
     commands.add(("HSET", names.head, *fields))
-    commands.add(("ZADD", names.sealed, head.incarnation, head.incarnation))
+    # how far its lists go, for its erasure
+    commands.add(("HSET", names.sealed, head.incarnation, f"{before.run_count} {before.message_count}"))
 
 
 def _put_run(commands: Commands, names: SessionKeys, put: PutRun, receipt: RunReceipt) -> None:
@@ -148,6 +153,7 @@ def _put_run(commands: Commands, names: SessionKeys, put: PutRun, receipt: RunRe
     if put.revision == 1:
         commands.add(("HSET", names.run_ids, put.run_id, receipt.run_seq))
         commands.add(("XADD", names.runs, f"{receipt.run_seq}-1", "run", record))
+        _push(commands, names.names, receipt.run_seq - 1, [put.run_id])
     else:
         commands.add(("HSET", names.revisions, f"{receipt.run_seq}.{put.revision}", record))
         commands.add(("HSET", names.changed, receipt.run_seq, put.revision))
@@ -177,13 +183,23 @@ def _patch_run(
 
 
 def _put_messages(commands: Commands, names: SessionKeys, rows: Sequence[MessageRow], receipt: RunReceipt) -> None:
-    position = receipt.first_position
-    for field, count, content in chunks_of(receipt.run_id, receipt.revision, rows):
-        commands.add(("XADD", names.messages, f"{position}-{receipt.run_seq}", field, content))
-        position += count
+    seq = b"%d " % receipt.run_seq
+    _push(
+        commands, names.messages, receipt.first_position - 1, [seq + message_value(r, receipt.revision) for r in rows]
+    )
     for position, row in enumerate(rows, receipt.first_position):
         if row.message_id is not None:
-            commands.add(("NAME", names.message_ids, row.message_id, position))
+            commands.add(("NAME", names.message_ids, short_id(row.message_id), position))
+
+
+def _push(commands: Commands, prefix: str, last: int, values: Sequence[str | bytes]) -> None:
+    """Append what comes behind the number `last`, as `head.lua` does."""
+    done = 0
+    while done < len(values):
+        segment, within = divmod(last + done, SEGMENT)
+        room = min(SEGMENT - within, _AT_ONCE)
+        commands.add(("RPUSH", f"{prefix}{segment}", *values[done : done + room]))
+        done += room
 
 
 def _count(commands: Commands, names: SessionKeys, commit: Commit, decision: Decision, seen: Seen) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sessionledger.drivers.redis.indexes import Entry, entries_of_record, removed
-from sessionledger.drivers.redis.keys import Keys, SessionKeys
+from sessionledger.drivers.redis.keys import SEGMENT, Keys, SessionKeys
 from sessionledger.drivers.redis.servers import Request, Servers
 from sessionledger.protocol.rows import SessionKey
 
@@ -21,20 +21,16 @@ class Eraser:
 
     async def erase(self, servers: Servers, key: SessionKey, limit: int) -> bool:
         sealed = self._keys.session(key, 1).sealed
-        (incarnations,) = await _ask(servers, [Request(sealed, ("ZRANGE", sealed, 0, -1))])
-        for incarnation in map(int, incarnations):
-            names = self._keys.session(key, incarnation)
+        (flat,) = await _ask(servers, [Request(sealed, ("HGETALL", sealed))])
+        for incarnation, counts in zip(flat[::2], flat[1::2], strict=True):
+            names = self._keys.session(key, int(incarnation))
             limit = await self._forget_runs(servers, key, names, limit)
             if limit <= 0:
                 return True
             # the server frees what they held behind the answer, in a thread of its own
-            await _ask(
-                servers,
-                [
-                    Request(names.head, ("UNLINK", *names.content())),
-                    Request(names.head, ("ZREM", names.sealed, incarnation)),
-                ],
-            )
+            commands = [("UNLINK", name) for name in [*names.content(), *_segments(names, *map(int, counts.split()))]]
+            requests = [Request(names.head, command) for command in commands]
+            await _ask(servers, [*requests, Request(names.head, ("HDEL", names.sealed, incarnation))])
         return False
 
     async def _forget_runs(self, servers: Servers, key: SessionKey, names: SessionKeys, limit: int) -> int:
@@ -67,6 +63,14 @@ class Eraser:
         for record in records:
             found.update(dict.fromkeys(entries_of_record(self._keys, key, names.member, record)))
         return list(found)
+
+
+def _segments(names: SessionKeys, runs: int, messages: int) -> list[str]:
+    return [
+        f"{prefix}{segment}"
+        for prefix, count in ((names.names, runs), (names.messages, messages))
+        for segment in range(-(-count // SEGMENT))
+    ]
 
 
 async def _ask(servers: Servers, requests: Sequence[Request]) -> list[Any]:

@@ -12,16 +12,16 @@ import re
 from sessionledger.errors import InvalidRecordError
 from sessionledger.protocol.rows import SessionKey
 
-__all__ = ["CONTENT", "Keys", "SessionKeys", "member_of", "session_of"]
+__all__ = ["CONTENT", "SEGMENT", "Keys", "SessionKeys", "member_of", "session_of"]
 
 _PREFIX = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,60}")
 _RESERVED = re.compile(r"[%/{}]")
 
-#: Keys of an incarnation's content, which go with it.
+#: Keys of an incarnation's content, which go with it. Its messages, and the ids of its runs by their seq, lie in lists
+#: of `SEGMENT` each, whose keys have the segment's number behind.
 CONTENT = (
     "runs",
     "run_ids",
-    "messages",
     "message_ids",
     "revisions",
     "changed",
@@ -32,6 +32,8 @@ CONTENT = (
     "operations",
 )
 
+SEGMENT = 4096  #: as `head.lua` has it
+
 
 def _escaped(text: str) -> str:
     return _RESERVED.sub(lambda found: f"%{ord(found[0]):02X}", text) if _RESERVED.search(text) else text
@@ -40,12 +42,13 @@ def _escaped(text: str) -> str:
 class SessionKeys:
     """Of one incarnation of a session."""
 
-    __slots__ = (*CONTENT, "head", "member", "sealed")
+    __slots__ = (*CONTENT, "head", "member", "messages", "names", "sealed")
 
     def __init__(self, prefix: str, key: SessionKey, incarnation: int) -> None:
         session = f"{prefix}{{{_escaped(key.namespace)}/{_escaped(key.session_id)}}}:"
         self.head, self.sealed = f"{session}head", f"{session}sealed"
         inner = f"{session}{incarnation}:"
+        self.messages, self.names = f"{inner}messages:", f"{inner}names:"
         for name in CONTENT:
             setattr(self, name, inner + name)
         self.member = member_of(key.session_id, incarnation)
@@ -56,6 +59,7 @@ class SessionKeys:
     runs: str
     run_ids: str
     messages: str
+    names: str
     message_ids: str
     revisions: str
     changed: str

@@ -76,7 +76,7 @@ class Pool:
 
     async def _connect(self, connection: AbstractConnection) -> None:
         try:
-            await connection.connect()
+            await connection.connect()  # type: ignore[no-untyped-call]
         except Exception as error:
             raise UnsentError from error
 

@@ -12,9 +12,10 @@ from sessionledger.drivers.redis.servers import Request, Servers
 from sessionledger.drivers.redis.values import (
     head_of,
     hidden_of,
-    rows_of_chunk,
+    message_of,
     run_of,
     session_of_fields,
+    short_id,
     switch_of,
 )
 from sessionledger.protocol.rows import (
@@ -72,13 +73,14 @@ class Reader:
             incarnation = head.incarnation
 
     async def messages(self, servers: Servers, query: MessageQuery) -> MessagePage:
-        arguments: Arguments = [query.limit, query.max_bytes, int(query.reverse), _marked(query.message_id)]
+        short = b"" if query.message_id is None else short_id(query.message_id)
+        arguments: Arguments = [query.limit, query.max_bytes, int(query.reverse), short]
         for ends in query.ranges:
             arguments += ends
         head, rest = await self._read(servers, "messages", query.key, _of_messages, arguments)
         if not rest:
             return MessagePage(head, (), {}, False)
-        return _message_page(head, rest[0], query)
+        return _message_page(head, rest[0], rest[1], query)
 
     async def runs(self, servers: Servers, query: RunQuery, *, newest: bool = False) -> RunPage:
         """`newest`: of each run that revision alone."""
@@ -108,7 +110,7 @@ class Reader:
 
 
 def _of_messages(names: SessionKeys) -> list[str]:
-    return [names.head, names.messages, names.message_ids]
+    return [names.head, names.messages, names.names, names.message_ids]
 
 
 def _of_runs(names: SessionKeys) -> list[str]:
@@ -131,22 +133,16 @@ def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
     return one[0] <= other[1] and other[0] <= one[1]
 
 
-def _message_page(head: Head | None, page: Sequence[bytes], query: MessageQuery) -> MessagePage:
+def _message_page(head: Head | None, page: Sequence[Any], names: Sequence[bytes], query: MessageQuery) -> MessagePage:
+    run_ids = {int(seq): run_id.decode() for seq, run_id in zip(names[::2], names[1::2], strict=True)}
     rows: list[MessageRow] = []
-    run_ids: dict[int, str] = {}
     size = 0
-    for at in range(0, len(page), 4):
-        first, last, place, content = page[at : at + 4]
-        run_id, found = rows_of_chunk(place, content)
-        low, high = int(first), int(last)
-        if found[0].position < low or found[-1].position > high:
-            found = [row for row in found if low <= row.position <= high]
-        for row in reversed(found) if query.reverse else found:
-            if query.message_id is not None and row.message_id != query.message_id:
-                continue
-            if len(rows) == query.limit or size >= query.max_bytes:
-                return MessagePage(head, rows, run_ids, True)
-            rows.append(row)
-            run_ids[row.run_seq] = run_id
-            size += len(row.body)
+    for position, value in zip(page[::2], page[1::2], strict=True):
+        if len(rows) == query.limit or size >= query.max_bytes:
+            return MessagePage(head, rows, run_ids, True)
+        row = message_of(position, value)
+        if query.message_id not in (None, row.message_id):
+            continue
+        rows.append(row)
+        size += len(row.body)
     return MessagePage(head, rows, run_ids, size >= query.max_bytes)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -30,7 +31,6 @@ __all__ = [
     "LISTED",
     "SMALL_COUNTER",
     "body_of",
-    "chunks_of",
     "fields_of_head",
     "fields_of_header",
     "fork_text",
@@ -38,14 +38,16 @@ __all__ = [
     "hidden_of",
     "hidden_value",
     "listed_of",
+    "message_of",
+    "message_value",
     "meta_of",
     "patches_of",
     "patches_value",
     "record_of",
     "record_value",
-    "rows_of_chunk",
     "run_of",
     "session_of_fields",
+    "short_id",
     "stored_body",
     "stored_run_of",
     "switch_of",
@@ -75,9 +77,6 @@ LISTED: Final = (*HEAD, "header", "body")
 #: A counter is the sum of two fields: what the server adds up, and what would be too large for it.
 SMALL_COUNTER, BIG_COUNTER = "n:", "N:"
 
-_CHUNK_ROWS = 64
-_CHUNK_BYTES = 16_384
-
 _json = msgspec.json.Encoder().encode
 _pack = msgspec.msgpack.Encoder().encode
 _decode_fork = msgspec.json.Decoder(tuple[str, int, int, int, int]).decode
@@ -87,7 +86,7 @@ _decode_meta = msgspec.msgpack.Decoder(
     tuple[str, int, bytes, str | None, str | None, str | None, str | None, int, _RunHeaderFields]
 ).decode
 _decode_patches = msgspec.msgpack.Decoder(tuple[list[str], _RunHeaderFields]).decode
-_decode_chunk = msgspec.msgpack.Decoder(tuple[str, int, list[tuple[int, int, str | None, Any]]]).decode
+_decode_message = msgspec.msgpack.Decoder(tuple[int, int, int, str | None, Any]).decode
 _decode_hidden = msgspec.msgpack.Decoder(tuple[str, tuple[int, int], tuple[int, int], int | None, int, int, int]).decode
 _decode_switch = msgspec.msgpack.Decoder(tuple[str, str | None, str, Any, int]).decode
 _make_run_header: Callable[..., RunHeader] = RunHeader
@@ -113,6 +112,7 @@ def head_of(values: Sequence[bytes | None], key: SessionKey) -> Head | None:
     """Of the fields of `HEAD`."""
     if values[0] is None:
         return None
+    incarnation: Any
     incarnation, version, state_version, runs, messages, user, created, active, deleted, *rest = values
     erased, has_hidden, has_summary, forks, fork = rest
     return _make_head(
@@ -312,30 +312,20 @@ def patches_of(value: bytes) -> tuple[int, int, list[str], tuple[Any, ...]]:
 # messages
 
 
-def chunks_of(put_id: str, revision: int, rows: Sequence[MessageRow]) -> Iterator[tuple[str, int, bytes]]:
-    """What is kept together: its field, how many messages it has, its content."""
-    chunk: list[tuple[int, int, str | None, Body]] = []
-    size = 0
-    for row in rows:
-        length = len(row.body)
-        if chunk and (size + length > _CHUNK_BYTES or len(chunk) == _CHUNK_ROWS):
-            yield f"{len(chunk)} {size}", len(chunk), _pack((put_id, revision, chunk))
-            chunk, size = [], 0
-        chunk.append((row.index, row.created_at, row.message_id, row.body))
-        size += length
-    if chunk:
-        yield f"{len(chunk)} {size}", len(chunk), _pack((put_id, revision, chunk))
+def message_value(row: MessageRow, revision: int) -> bytes:
+    """A message without its run's seq, which comes before it."""
+    return b"%d " % len(row.body) + _pack((row.index, row.created_at, revision, row.message_id, row.body))
 
 
-def rows_of_chunk(place: bytes, content: bytes) -> tuple[str, list[MessageRow]]:
-    """The run's id and its messages."""
-    position, _, seq = place.partition(b"-")
-    run_id, revision, rows = _decode_chunk(content)
-    first, run_seq = int(position), int(seq)
-    return run_id, [
-        MessageRow(message_id, created_at, body, index, at, run_seq, revision)
-        for at, (index, created_at, message_id, body) in enumerate(rows, first)
-    ]
+def short_id(message_id: str) -> bytes:
+    """What stands for a message's id where messages are found by it; the message itself tells whether it is the one."""
+    return hashlib.blake2b(message_id.encode(), digest_size=8).digest()
+
+
+def message_of(position: int, value: bytes) -> MessageRow:
+    seq, _, content = value.split(b" ", 2)
+    index, created_at, revision, message_id, body = _decode_message(content)
+    return MessageRow(message_id, created_at, body, index, position, int(seq), revision)
 
 
 # hidden rows and switches
