@@ -1,10 +1,10 @@
 -- Appends new runs to one session, each a commit of its own, and makes the session where there is none.
 --
--- KEYS  head, runs, run_ids, what the keys of names and of messages begin with, message_ids, then, where the server has all keys: the lists of sessions of the
+-- KEYS  head, what the keys of runs begin with, run_ids, what those of names and of messages begin with, message_ids, then, where the server has all keys: the lists of sessions of the
 --       namespace, their names, the list of the session's user (if it has one), and the other indexes
 -- ARGV  1 incarnation, 2 user ('' or '=' .. id), 3 owner asked for (the same), 4 at, 5 created_at, 6 header, 7 body,
 --       8 state, 9 how the session is listed ('' where the lists are on other servers), 10 count of runs, then of each:
---       run id, summary?, length of its meta, meta and body, count of messages, each, count of message ids, of each
+--       run id, summary?, its record's end, count of messages, each, count of message ids, of each
 --       its place in the run and its digest;
 --       then the count of counters, each name and increment; then what is put into the other indexes
 --
@@ -25,12 +25,12 @@ local count, runs, at = tonumber(ARGV[10]), {}, 11
 for i = 1, count do
   runs[i] = at
   if redis.call('HEXISTS', KEYS[3], ARGV[at]) == 1 then return false end
-  at = at + 5 + tonumber(ARGV[at + 4])
+  at = at + 4 + tonumber(ARGV[at + 3])
   at = at + 1 + 2 * tonumber(ARGV[at])
 end
 
 local version, seq, last = tonumber(head[2] or 0), tonumber(head[4] or 0), tonumber(head[5] or 0)
-local numbers, names, messages, has_summary = {}, {}, {}, head[12] == '1'
+local numbers, names, records, messages, has_summary = {}, {}, {}, {}, head[12] == '1'
 local before, position = seq, last
 for i = 1, count do
   local from = runs[i]
@@ -39,19 +39,20 @@ for i = 1, count do
   names[i] = ARGV[from]
   numbers[2 * i - 1], numbers[2 * i] = ARGV[from], number
   has_summary = has_summary or ARGV[from + 1] == '1'
-  local size = tonumber(ARGV[from + 4])
-  for message = from + 5, from + 4 + size do messages[#messages + 1] = number .. ' ' .. ARGV[message] end
+  local size = tonumber(ARGV[from + 3])
+  local mark = struct.pack('>I5', seq)
+  for message = from + 4, from + 3 + size do messages[#messages + 1] = mark .. ARGV[message] end
   position = position + size
-  local ids = from + 5 + size
+  local ids = from + 4 + size
   for id = ids + 1, ids + 2 * tonumber(ARGV[ids]), 2 do
     local place = string.format('%.0f', first + tonumber(ARGV[id]))
     if redis.call('HSETNX', KEYS[6], ARGV[id + 1], place) == 0 then
       redis.call('HSET', KEYS[6], ARGV[id + 1], redis.call('HGET', KEYS[6], ARGV[id + 1]) .. ' ' .. place)
     end
   end
-  redis.call('XADD', KEYS[2], number .. '-1', 'run',
-    string.format('%.0f %.0f %.0f ', version, first, position) .. ARGV[from + 2] .. '\n' .. ARGV[from + 3])
+  records[i] = struct.pack('>I8I8I8', version, first, position) .. ARGV[from + 2]
 end
+push(KEYS[2], before, records)
 push(KEYS[4], before, names)
 push(KEYS[5], last, messages)
 last = position

@@ -39,8 +39,8 @@ local function range(prefix, base, first, last)
   return redis.call('LRANGE', prefix .. string.format('%.0f', segment), first - start, last - start)
 end
 
--- A record of a run is "version first last meta-length\n", then its meta and its body.
+-- A record of a run is 8 bytes each of version, first and last position, 4 of the length of its meta, that, and its body.
 local function without_body(record)
-  local line, size = string.match(record, '^(%d+ %-?%d+ %-?%d+ (%d+)\n)')
-  return string.sub(record, 1, #line + tonumber(size))
+  local a, b, c, d = string.byte(record, 25, 28)
+  return string.sub(record, 1, 28 + ((a * 256 + b) * 256 + c) * 256 + d)
 end

@@ -1,6 +1,6 @@
 -- Reads what the judgement of one commit needs, at one instant.
 --
--- KEYS  head, runs, run_ids, revisions, changed, patches, operations, hides
+-- KEYS  head, what the keys of runs begin with, run_ids, revisions, changed, patches, operations, hides
 -- ARGV  incarnation, operation id ('' or '=' .. id), then four lists, each with its count before it: run id and revision
 --       of those that are put, ids of runs that are revised or patched, ids of hidden ranges, names of counters
 --
@@ -9,6 +9,7 @@
 local head = head_of(KEYS[1])
 if not head[1] or is_elsewhere(head, ARGV[1]) then return {head} end
 local at = 3
+local _, base_of_runs = bases_of(head)
 local function list(width, read)
   local found, count = {}, tonumber(ARGV[at])
   for i = 1, count do found[i] = read(at + 1 + (i - 1) * width) end
@@ -22,7 +23,7 @@ local named = list(2, function(i)
   if not seq then return false end
   local record
   if ARGV[i + 1] == '1' then
-    record = redis.call('XRANGE', KEYS[2], seq .. '-1', seq .. '-1')[1][2][2]
+    record = range(KEYS[2], base_of_runs, tonumber(seq), tonumber(seq))[1]
   else
     record = redis.call('HGET', KEYS[4], seq .. '.' .. ARGV[i + 1])
   end

@@ -1,6 +1,6 @@
 -- A page of a session's runs, with all their revisions.
 --
--- KEYS  head, runs, run_ids, revisions, changed, patches
+-- KEYS  head, what the keys of runs begin with, run_ids, revisions, changed, patches
 -- ARGV  incarnation, limit, bytes at most, with bodies? ('1'), reverse? ('1'), run id ('' or '=' .. id), first and last
 --       seq, newest revisions alone? ('1')
 --
@@ -8,7 +8,9 @@
 -- for), its patches or nothing, its segments, and its parts.
 local head = head_of(KEYS[1])
 if not head[1] or is_elsewhere(head, ARGV[1]) then return {head} end
-local STEP = 8
+local STEP = 16
+local _, base = bases_of(head)
+local newest_of_all = tonumber(head[4])
 local limit, most, with_bodies, reverse = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5] == '1'
 local newest_alone = ARGV[9] == '1'
 local any_changed = redis.call('EXISTS', KEYS[5]) == 1
@@ -39,39 +41,46 @@ local function take(seq, revision, record, is_changed)
   if #page == limit or bytes >= most then return true end
   local bare = without_body(record)
   local row = {seq, with_bodies and record or bare, false, {}, {}}
-  if with_bodies then bytes = bytes + size_of(string.sub(record, #bare + 1)) end
+  if with_bodies then bytes = bytes + #record - #bare - (string.byte(record, #bare + 1) == 0 and 1 or 0) end
   if is_changed then row[3], row[4], row[5] = patched(seq .. '.' .. revision) end
   page[#page + 1] = row
   return false
 end
 
-local function take_all(entry)
-  local seq = string.match(entry[1], '^%d+')
-  local newest = any_changed and redis.call('HGET', KEYS[5], seq)
-  local is_changed = newest and true or false
-  newest = tonumber(newest or 1)
+local function take_all(seq, record)
+  local number = string.format('%.0f', seq)
+  local newest = any_changed and redis.call('HGET', KEYS[5], number)
+  if not newest then return take(number, 1, record, false) end
+  newest = tonumber(newest)
   local from, to, step = newest_alone and newest or 1, newest, 1
   if reverse then from, to, step = to, from, -1 end
   for revision = from, to, step do
-    local record = revision == 1 and entry[2][2] or redis.call('HGET', KEYS[4], seq .. '.' .. revision)
-    if take(seq, revision, record, is_changed) then return true end
+    local one = revision == 1 and record or redis.call('HGET', KEYS[4], number .. '.' .. revision)
+    if take(number, revision, one, true) then return true end
   end
   return false
 end
 
-local first, last = ARGV[7], ARGV[8]
+local first, last = tonumber(ARGV[7]), tonumber(ARGV[8])
 if ARGV[6] ~= '' then
-  local seq = redis.call('HGET', KEYS[3], string.sub(ARGV[6], 2))
-  if not seq or tonumber(seq) < tonumber(first) or tonumber(seq) > tonumber(last) then return {head, 0, page} end
+  local seq = tonumber(redis.call('HGET', KEYS[3], string.sub(ARGV[6], 2)) or 0)
+  if seq < first or seq > last then return {head, 0, page} end
   first, last = seq, seq
 end
-local command, from, to = 'XRANGE', first .. '-0', last .. BEHIND
-if reverse then command, from, to = 'XREVRANGE', to, from end
-while true do
-  local entries = redis.call(command, KEYS[2], from, to, 'COUNT', STEP)
-  for _, entry in ipairs(entries) do
-    if take_all(entry) then return {head, 1, page} end
+first, last = math.max(first, base + 1), math.min(last, newest_of_all)
+while first <= last do
+  local from, to
+  if reverse then
+    from, to = math.max(first, last - STEP + 1, math.floor((last - 1) / SEGMENT) * SEGMENT + 1), last
+    last = from - 1
+  else
+    from, to = first, math.min(last, first + STEP - 1, math.ceil(first / SEGMENT) * SEGMENT)
+    first = to + 1
   end
-  if #entries < STEP then return {head, 0, page} end
-  from = '(' .. entries[#entries][1]
+  local records = range(KEYS[2], base, from, to)
+  for i = 1, #records do
+    local at = reverse and #records + 1 - i or i
+    if take_all(from + at - 1, records[at]) then return {head, 1, page} end
+  end
 end
+return {head, 0, page}

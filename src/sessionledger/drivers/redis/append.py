@@ -166,8 +166,7 @@ def _marked(user_id: str | None) -> str:
 
 
 def _add_run(arguments: list[Any], put: PutRun) -> None:
-    size, record = record_of(put)
-    arguments += (put.run_id, int(put.header.has_summary), size, record, len(put.messages))
+    arguments += (put.run_id, int(put.header.has_summary), record_of(put), len(put.messages))
     arguments += [message_value(row, 1) for row in put.messages]
     ids = [(place, short_id(row.message_id)) for place, row in enumerate(put.messages) if row.message_id is not None]
     arguments.append(len(ids))

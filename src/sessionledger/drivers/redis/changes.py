@@ -17,6 +17,7 @@ from sessionledger.drivers.redis.values import (
     message_value,
     patches_value,
     record_value,
+    seq_mark,
     short_id,
     stored_body,
     switch_value,
@@ -152,7 +153,7 @@ def _put_run(commands: Commands, names: SessionKeys, put: PutRun, receipt: RunRe
     record = record_value(put, receipt)
     if put.revision == 1:
         commands.add(("HSET", names.run_ids, put.run_id, receipt.run_seq))
-        commands.add(("XADD", names.runs, f"{receipt.run_seq}-1", "run", record))
+        _push(commands, names.runs, receipt.run_seq - 1, [record])
         _push(commands, names.names, receipt.run_seq - 1, [put.run_id])
     else:
         commands.add(("HSET", names.revisions, f"{receipt.run_seq}.{put.revision}", record))
@@ -183,7 +184,7 @@ def _patch_run(
 
 
 def _put_messages(commands: Commands, names: SessionKeys, rows: Sequence[MessageRow], receipt: RunReceipt) -> None:
-    seq = b"%d " % receipt.run_seq
+    seq = seq_mark(receipt.run_seq)
     _push(
         commands, names.messages, receipt.first_position - 1, [seq + message_value(r, receipt.revision) for r in rows]
     )

@@ -24,26 +24,27 @@ class Eraser:
         (flat,) = await _ask(servers, [Request(sealed, ("HGETALL", sealed))])
         for incarnation, counts in zip(flat[::2], flat[1::2], strict=True):
             names = self._keys.session(key, int(incarnation))
-            limit = await self._forget_runs(servers, key, names, limit)
+            runs, messages = map(int, counts.split())
+            limit = await self._forget_runs(servers, key, names, runs, limit)
             if limit <= 0:
                 return True
             # the server frees what they held behind the answer, in a thread of its own
-            commands = [("UNLINK", name) for name in [*names.content(), *_segments(names, *map(int, counts.split()))]]
+            commands = [("UNLINK", name) for name in [*names.content(), *_segments(names, runs, messages)]]
             requests = [Request(names.head, command) for command in commands]
             await _ask(servers, [*requests, Request(names.head, ("HDEL", names.sealed, incarnation))])
         return False
 
-    async def _forget_runs(self, servers: Servers, key: SessionKey, names: SessionKeys, limit: int) -> int:
+    async def _forget_runs(self, servers: Servers, key: SessionKey, names: SessionKeys, runs: int, limit: int) -> int:
         """What is left of the limit; 0 while there are runs."""
-        while limit > 0:
-            (entries,) = await _ask(servers, [Request(names.head, ("XRANGE", names.runs, "-", "+", "COUNT", _STEP))])
-            if not entries:
-                return await self._forget_revisions(servers, key, names, limit)
-            records = [fields[1] for _, fields in entries]
-            await _ask(servers, removed(self._entries(key, names, records)))
-            await _ask(servers, [Request(names.head, ("XDEL", names.runs, *(place for place, _ in entries)))])
-            limit -= len(entries)
-        return 0
+        for segment in range(-(-runs // SEGMENT)):
+            name = f"{names.runs}{segment}"
+            while records := (await _ask(servers, [Request(names.head, ("LRANGE", name, 0, _STEP - 1))]))[0]:
+                await _ask(servers, removed(self._entries(key, names, records)))
+                await _ask(servers, [Request(names.head, ("LTRIM", name, len(records), -1))])
+                limit -= len(records)
+                if limit <= 0:
+                    return 0
+        return await self._forget_revisions(servers, key, names, limit)
 
     async def _forget_revisions(self, servers: Servers, key: SessionKey, names: SessionKeys, limit: int) -> int:
         cursor: Any = 0
@@ -68,7 +69,7 @@ class Eraser:
 def _segments(names: SessionKeys, runs: int, messages: int) -> list[str]:
     return [
         f"{prefix}{segment}"
-        for prefix, count in ((names.names, runs), (names.messages, messages))
+        for prefix, count in ((names.runs, runs), (names.names, runs), (names.messages, messages))
         for segment in range(-(-count // SEGMENT))
     ]
 

@@ -17,10 +17,9 @@ __all__ = ["CONTENT", "SEGMENT", "Keys", "SessionKeys", "member_of", "session_of
 _PREFIX = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,60}")
 _RESERVED = re.compile(r"[%/{}]")
 
-#: Keys of an incarnation's content, which go with it. Its messages, and the ids of its runs by their seq, lie in lists
+#: Keys of an incarnation's content, which go with it. Its messages, its runs and their ids lie in lists
 #: of `SEGMENT` each, whose keys have the segment's number behind.
 CONTENT = (
-    "runs",
     "run_ids",
     "message_ids",
     "revisions",
@@ -42,13 +41,13 @@ def _escaped(text: str) -> str:
 class SessionKeys:
     """Of one incarnation of a session."""
 
-    __slots__ = (*CONTENT, "head", "member", "messages", "names", "sealed")
+    __slots__ = (*CONTENT, "head", "member", "messages", "names", "runs", "sealed")
 
     def __init__(self, prefix: str, key: SessionKey, incarnation: int) -> None:
         session = f"{prefix}{{{_escaped(key.namespace)}/{_escaped(key.session_id)}}}:"
         self.head, self.sealed = f"{session}head", f"{session}sealed"
         inner = f"{session}{incarnation}:"
-        self.messages, self.names = f"{inner}messages:", f"{inner}names:"
+        self.messages, self.names, self.runs = f"{inner}messages:", f"{inner}names:", f"{inner}runs:"
         for name in CONTENT:
             setattr(self, name, inner + name)
         self.member = member_of(key.session_id, incarnation)

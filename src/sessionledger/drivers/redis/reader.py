@@ -133,16 +133,24 @@ def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
     return one[0] <= other[1] and other[0] <= one[1]
 
 
-def _message_page(head: Head | None, page: Sequence[Any], names: Sequence[bytes], query: MessageQuery) -> MessagePage:
-    run_ids = {int(seq): run_id.decode() for seq, run_id in zip(names[::2], names[1::2], strict=True)}
+def _message_page(head: Head | None, page: Sequence[Any], names: Sequence[Any], query: MessageQuery) -> MessagePage:
     rows: list[MessageRow] = []
     size = 0
-    for position, value in zip(page[::2], page[1::2], strict=True):
-        if len(rows) == query.limit or size >= query.max_bytes:
-            return MessagePage(head, rows, run_ids, True)
-        row = message_of(position, value)
-        if query.message_id not in (None, row.message_id):
-            continue
-        rows.append(row)
-        size += len(row.body)
-    return MessagePage(head, rows, run_ids, size >= query.max_bytes)
+    for first, values in zip(page[::2], page[1::2], strict=True):
+        found = [message_of(position, value) for position, value in enumerate(values, first)]
+        for row in reversed(found) if query.reverse else found:
+            if query.message_id not in (None, row.message_id):
+                continue
+            if len(rows) == query.limit or size >= query.max_bytes:
+                return MessagePage(head, rows, _names_of(names), True)
+            rows.append(row)
+            size += len(row.body)
+    return MessagePage(head, rows, _names_of(names), size >= query.max_bytes)
+
+
+def _names_of(names: Sequence[Any]) -> dict[int, str]:
+    return {
+        seq: run_id.decode()
+        for first, found in zip(names[::2], names[1::2], strict=True)
+        for seq, run_id in enumerate(found, first)
+    }

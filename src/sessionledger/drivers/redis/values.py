@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from struct import Struct
 from typing import Any, Final
 
 import msgspec
@@ -46,6 +47,7 @@ __all__ = [
     "record_of",
     "record_value",
     "run_of",
+    "seq_mark",
     "session_of_fields",
     "short_id",
     "stored_body",
@@ -77,6 +79,7 @@ LISTED: Final = (*HEAD, "header", "body")
 #: A counter is the sum of two fields: what the server adds up, and what would be too large for it.
 SMALL_COUNTER, BIG_COUNTER = "n:", "N:"
 
+_RECORD = Struct(">QQQ")
 _json = msgspec.json.Encoder().encode
 _pack = msgspec.msgpack.Encoder().encode
 _decode_fork = msgspec.json.Decoder(tuple[str, int, int, int, int]).decode
@@ -222,8 +225,8 @@ def _header_fields(header: RunHeader) -> tuple[Any, ...]:
     )
 
 
-def record_of(put: PutRun) -> tuple[int, bytes]:
-    """A run without what the server gives it: the length of its meta, then that and its body."""
+def record_of(put: PutRun) -> bytes:
+    """A run, without the numbers that the server puts before it."""
     meta = _pack(
         (
             put.run_id,
@@ -238,18 +241,18 @@ def record_of(put: PutRun) -> tuple[int, bytes]:
         )
     )
     body = stored_body(put.body)
-    return len(meta), meta + (body.encode() if isinstance(body, str) else body)
+    return len(meta).to_bytes(4) + meta + (body.encode() if isinstance(body, str) else body)
 
 
 def record_value(put: PutRun, receipt: RunReceipt) -> bytes:
-    size, rest = record_of(put)
-    return b"%d %d %d %d\n" % (receipt.version, receipt.first_position, receipt.last_position, size) + rest
+    numbers = _RECORD.pack(receipt.version, receipt.first_position, receipt.last_position)
+    return numbers + record_of(put)
 
 
-def _split(record: bytes) -> tuple[list[int], bytes, bytes]:
-    line, _, rest = record.partition(b"\n")
-    *numbers, size = map(int, line.split())
-    return numbers, rest[:size], rest[size:]
+def _split(record: bytes) -> tuple[tuple[int, int, int], bytes, bytes]:
+    """Version, first and last position; the meta; the body."""
+    end = 28 + int.from_bytes(record[24:28])
+    return _RECORD.unpack_from(record), record[28:end], record[end:]
 
 
 def meta_of(record: bytes) -> tuple[Any, ...]:
@@ -313,8 +316,12 @@ def patches_of(value: bytes) -> tuple[int, int, list[str], tuple[Any, ...]]:
 
 
 def message_value(row: MessageRow, revision: int) -> bytes:
-    """A message without its run's seq, which comes before it."""
-    return b"%d " % len(row.body) + _pack((row.index, row.created_at, revision, row.message_id, row.body))
+    """A message, without its run's seq that stands before it."""
+    return len(row.body).to_bytes(4) + _pack((row.index, row.created_at, revision, row.message_id, row.body))
+
+
+def seq_mark(seq: int) -> bytes:
+    return seq.to_bytes(5)
 
 
 def short_id(message_id: str) -> bytes:
@@ -323,9 +330,8 @@ def short_id(message_id: str) -> bytes:
 
 
 def message_of(position: int, value: bytes) -> MessageRow:
-    seq, _, content = value.split(b" ", 2)
-    index, created_at, revision, message_id, body = _decode_message(content)
-    return MessageRow(message_id, created_at, body, index, position, int(seq), revision)
+    index, created_at, revision, message_id, body = _decode_message(memoryview(value)[9:])
+    return MessageRow(message_id, created_at, body, index, position, int.from_bytes(value[:5]), revision)
 
 
 # hidden rows and switches
