@@ -43,7 +43,7 @@ CLIENTS = {
     "drivers.memory": {"anyio", "msgspec"},
     "drivers.sqlite": {"aiosqlite", "anyio", "msgspec"},
     "drivers.postgres": {"anyio", "asyncpg", "msgspec"},
-    "drivers.redis": {"msgspec", "redis"},
+    "drivers.redis": {"hiredis", "msgspec", "redis"},
     "drivers.relational": set[str](),
     "drivers.statements": set[str](),
 }

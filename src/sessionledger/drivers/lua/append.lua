@@ -50,7 +50,7 @@ for i = 1, count do
       redis.call('HSET', KEYS[6], ARGV[id + 1], redis.call('HGET', KEYS[6], ARGV[id + 1]) .. ' ' .. place)
     end
   end
-  records[i] = struct.pack('>I8I8I8', version, first, position) .. ARGV[from + 2]
+  records[i] = struct.pack('>I8I8I8I8', seq, version, first, position) .. ARGV[from + 2]
 end
 push(KEYS[2], before, records)
 push(KEYS[4], before, names)

@@ -4,8 +4,8 @@
 -- ARGV  incarnation, operation id ('' or '=' .. id), then four lists, each with its count before it: run id and revision
 --       of those that are put, ids of runs that are revised or patched, ids of hidden ranges, names of counters
 --
--- Returns the head, the operation, and a list for each of the four. Of a run that is put: seq and the record without its
--- body, or nothing. Of one that is changed: seq, newest revision, its patches, its last segment.
+-- Returns the head, the operation, and a list for each of the four. Of a run that is put: its record without the body, or
+-- nothing. Of one that is changed: seq, newest revision, its patches, its last segment.
 local head = head_of(KEYS[1])
 if not head[1] or is_elsewhere(head, ARGV[1]) then return {head} end
 local at = 3
@@ -27,7 +27,7 @@ local named = list(2, function(i)
   else
     record = redis.call('HGET', KEYS[4], seq .. '.' .. ARGV[i + 1])
   end
-  return record and {seq, without_body(record)}
+  return record and string.sub(record, 1, end_of_meta(record))
 end)
 local newest = list(1, function(i)
   local seq = redis.call('HGET', KEYS[3], ARGV[i])

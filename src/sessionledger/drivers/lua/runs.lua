@@ -4,11 +4,11 @@
 -- ARGV  incarnation, limit, bytes at most, with bodies? ('1'), reverse? ('1'), run id ('' or '=' .. id), first and last
 --       seq, newest revisions alone? ('1')
 --
--- Returns the head, whether there is more, and of each row: seq, its record (without its body if that was not asked
--- for), its patches or nothing, its segments, and its parts.
+-- Returns the head, whether there is more, and of each row its record (without its body if that was not asked for); of a
+-- run that was changed in a list, with its patches or nothing, its segments, and its parts.
 local head = head_of(KEYS[1])
 if not head[1] or is_elsewhere(head, ARGV[1]) then return {head} end
-local STEP = 16
+local STEP = 32
 local _, base = bases_of(head)
 local newest_of_all = tonumber(head[4])
 local limit, most, with_bodies, reverse = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5] == '1'
@@ -37,26 +37,29 @@ local function patched(place)
 end
 
 -- Put one revision on the page; whether there was no room for it.
-local function take(seq, revision, record, is_changed)
+local function take(record, place)
   if #page == limit or bytes >= most then return true end
-  local bare = without_body(record)
-  local row = {seq, with_bodies and record or bare, false, {}, {}}
-  if with_bodies then bytes = bytes + #record - #bare - (string.byte(record, #bare + 1) == 0 and 1 or 0) end
-  if is_changed then row[3], row[4], row[5] = patched(seq .. '.' .. revision) end
-  page[#page + 1] = row
+  local bare = end_of_meta(record)
+  if with_bodies then
+    bytes = bytes + #record - bare
+    if string.byte(record, bare + 1) == 0 then bytes = bytes - 1 end
+  else
+    record = string.sub(record, 1, bare)
+  end
+  page[#page + 1] = place and {record, patched(place)} or record
   return false
 end
 
 local function take_all(seq, record)
-  local number = string.format('%.0f', seq)
-  local newest = any_changed and redis.call('HGET', KEYS[5], number)
-  if not newest then return take(number, 1, record, false) end
+  local number = any_changed and string.format('%.0f', seq)
+  local newest = number and redis.call('HGET', KEYS[5], number)
+  if not newest then return take(record) end
   newest = tonumber(newest)
   local from, to, step = newest_alone and newest or 1, newest, 1
   if reverse then from, to, step = to, from, -1 end
   for revision = from, to, step do
-    local one = revision == 1 and record or redis.call('HGET', KEYS[4], number .. '.' .. revision)
-    if take(number, revision, one, true) then return true end
+    local place = number .. '.' .. revision
+    if take(revision == 1 and record or redis.call('HGET', KEYS[4], place), place) then return true end
   end
   return false
 end

@@ -89,7 +89,7 @@ def seen_of(commit: Commit, answer: Sequence[Any]) -> Seen:
         head,
         None if operation is None else _operation_of(operation),
         {
-            (put.run_id, put.revision): stored_run_of(*found)
+            (put.run_id, put.revision): stored_run_of(found)
             for put, found in zip(_named(commit), named, strict=True)
             if found is not None
         },

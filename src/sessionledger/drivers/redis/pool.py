@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
+from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import BusyLoadingError, ConnectionError, ResponseError, TimeoutError
 
@@ -44,7 +45,7 @@ class Pool:
         try:
             if not connection.is_connected:
                 await self._connect(connection)
-            await connection.send_packed_command(_packed(connection, commands), check_health=False)
+            await connection.send_packed_command(_packed(commands), check_health=False)
             answers = [await _answer(connection) for _ in commands]
         except BaseException as error:
             await self._drop(connection)
@@ -97,10 +98,10 @@ class Pool:
             await self._drop(connection)
 
 
-def _packed(connection: AbstractConnection, commands: Sequence[Command]) -> list[bytes]:
-    if len(commands) == 1:
-        return connection.pack_command(*commands[0])
-    return connection.pack_commands(commands)
+def _packed(commands: Sequence[Command]) -> bytes:
+    # its stub takes one word alone
+    pack: Callable[[tuple[str | bytes | int, ...]], bytes] = pack_command  # type: ignore[assignment]
+    return b"".join([pack(tuple(command)) for command in commands])
 
 
 async def _answer(connection: AbstractConnection) -> Any:

@@ -79,7 +79,7 @@ LISTED: Final = (*HEAD, "header", "body")
 #: A counter is the sum of two fields: what the server adds up, and what would be too large for it.
 SMALL_COUNTER, BIG_COUNTER = "n:", "N:"
 
-_RECORD = Struct(">QQQ")
+_RECORD = Struct(">QQQQ")
 _json = msgspec.json.Encoder().encode
 _pack = msgspec.msgpack.Encoder().encode
 _decode_fork = msgspec.json.Decoder(tuple[str, int, int, int, int]).decode
@@ -245,37 +245,37 @@ def record_of(put: PutRun) -> bytes:
 
 
 def record_value(put: PutRun, receipt: RunReceipt) -> bytes:
-    numbers = _RECORD.pack(receipt.version, receipt.first_position, receipt.last_position)
+    numbers = _RECORD.pack(receipt.run_seq, receipt.version, receipt.first_position, receipt.last_position)
     return numbers + record_of(put)
 
 
-def _split(record: bytes) -> tuple[tuple[int, int, int], bytes, bytes]:
-    """Version, first and last position; the meta; the body."""
-    end = 28 + int.from_bytes(record[24:28])
-    return _RECORD.unpack_from(record), record[28:end], record[end:]
+def _split(record: bytes) -> tuple[tuple[Any, ...], Any, int]:
+    """Seq, version, first and last position; what the meta has; where the body begins."""
+    end = 36 + int.from_bytes(record[32:36])
+    return _RECORD.unpack_from(record), _decode_meta(memoryview(record)[36:end]), end
 
 
 def meta_of(record: bytes) -> tuple[Any, ...]:
     """run_id, revision, digest, user_id, agent_id, parent_run_id, model, created_at, and the header's fields."""
-    return _decode_meta(_split(record)[1])
+    meta: tuple[Any, ...] = _split(record)[1]
+    return meta
 
 
-def stored_run_of(seq: bytes, record: bytes) -> StoredRun:
-    (version, first, last), meta, _ = _split(record)
-    _, revision, digest, *_ = _decode_meta(meta)
-    return StoredRun(int(seq), revision, 0, digest, first, last, version)
+def stored_run_of(record: bytes) -> StoredRun:
+    (seq, version, first, last), (_, revision, digest, *_), _ = _split(record)
+    return StoredRun(seq, revision, 0, digest, first, last, version)
 
 
-def run_of(row: Sequence[Any], *, bodies: bool) -> RunRow:
+def run_of(row: Any, *, bodies: bool) -> RunRow:
     """Of what `runs.lua` returns of each."""
-    seq, record, patches, segments, parts = row
-    (version, first, last), meta, body = _split(record)
-    run_id, revision, digest, user_id, agent_id, parent_run_id, model, created_at, header = _decode_meta(meta)
+    record, patches, segments, parts = (row, None, (), ()) if isinstance(row, bytes) else row
+    (seq, version, first, last), meta, end = _split(record)
+    run_id, revision, digest, user_id, agent_id, parent_run_id, model, created_at, header = meta
     patch, names = 0, list[str]()
     if patches is not None:
         patch, _, names, header = patches_of(patches)
     return RunRow(
-        int(seq),
+        seq,
         revision,
         run_id,
         version,
@@ -290,7 +290,7 @@ def run_of(row: Sequence[Any], *, bodies: bool) -> RunRow:
         last,
         [_segment_of(segment) for segment in segments],
         _make_run_header(*header),
-        body_of(body) if bodies else "",
+        body_of(record[end:]) if bodies else "",
         {name: body_of(part) for name, part in zip(names, parts, strict=True)} if bodies else {},
     )
 
