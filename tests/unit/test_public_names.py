@@ -137,4 +137,6 @@ def test_our_drivers_are_found_like_anybodys() -> None:
     ours = {
         entry.name for entry in entry_points(group="sessionledger.drivers") if entry.module.startswith("sessionledger.")
     }
-    assert ours == {"memory", "sqlite", "sqlite+aiosqlite"}
+    redis = {f"{base}{kind}" for base in ("redis", "rediss", "valkey", "valkeys") for kind in ("", "+cluster")}
+    postgres = {"postgres", "postgresql", "postgresql+asyncpg"}
+    assert ours == {"memory", "sqlite", "sqlite+aiosqlite"} | postgres | redis
