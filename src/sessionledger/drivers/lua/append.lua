@@ -40,7 +40,7 @@ for i = 1, count do
   numbers[2 * i - 1], numbers[2 * i] = ARGV[from], number
   has_summary = has_summary or ARGV[from + 1] == '1'
   local size = tonumber(ARGV[from + 3])
-  local mark = struct.pack('>I5', seq)
+  local mark = '\151\206' .. struct.pack('>I4', seq)
   for message = from + 4, from + 3 + size do messages[#messages + 1] = mark .. ARGV[message] end
   position = position + size
   local ids = from + 4 + size

@@ -1,4 +1,5 @@
--- A page of a session's messages. Each is 5 bytes of its run's seq, 4 of its body's length, and its content.
+-- A page of a session's messages. Each is a list in MessagePack, which begins with its run's seq and its body's length,
+-- in 4 bytes each.
 --
 -- KEYS  head, what the keys of messages and of names begin with, message_ids
 -- ARGV  incarnation, limit, bytes at most, reverse? ('1'), digest of a message id ('' for none), then first and last position of
@@ -16,9 +17,9 @@ local step, largest = 16, 1
 
 -- Count a message; whether the page is full with it.
 local function count(message)
-  local a, b, c, d, e, f, g, h, i = string.byte(message, 1, 9)
-  local size = ((f * 256 + g) * 256 + h) * 256 + i
-  seqs[(((a * 256 + b) * 256 + c) * 256 + d) * 256 + e] = true
+  local a, b, c, d, _, e, f, g, h = string.byte(message, 3, 11)
+  local size = ((e * 256 + f) * 256 + g) * 256 + h
+  seqs[((a * 256 + b) * 256 + c) * 256 + d] = true
   rows, bytes = rows + 1, bytes + size
   if size > largest then largest = size end
   return rows > limit or bytes >= most

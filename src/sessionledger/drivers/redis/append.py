@@ -83,7 +83,9 @@ class Append:
         """What its runs put into the indexes, each once."""
         found: dict[Entry, None] = {}
         for commit in self.commits:
-            for entry in entries_of_run(self._keys, commit.key, self._session.member, _put_of(commit)):
+            for entry in entries_of_run(
+                self._keys, commit.key, self._session.member, _put_of(commit), user_id=self.user_id
+            ):
                 found[entry] = None
         return list(found)
 

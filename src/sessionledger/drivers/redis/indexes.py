@@ -42,11 +42,12 @@ def lists_of(keys: Keys, key: SessionKey, user_id: str | None) -> list[str]:
     return names if user_id is None else [*names, keys.sessions_of_user(key.namespace, user_id)]
 
 
-def entries_of_run(keys: Keys, key: SessionKey, member: bytes, put: PutRun) -> Iterator[Entry]:
-    """What a run, or a revision of one, adds."""
+def entries_of_run(keys: Keys, key: SessionKey, member: bytes, put: PutRun, *, user_id: str | None) -> Iterator[Entry]:
+    """What a run, or a revision of one, adds. A run of the session's own user is found by that user's list."""
     name, begin = keys.runs_by_id(key.namespace, put.run_id)
     yield Entry(name, begin + member)
-    for field, value in (("agent", put.agent_id), ("runner", put.user_id), ("parent", put.parent_run_id)):
+    runner = None if put.user_id == user_id else put.user_id
+    for field, value in (("agent", put.agent_id), ("runner", runner), ("parent", put.parent_run_id)):
         if value is not None:
             yield Entry(keys.sessions_with(field, key.namespace, value), member)
     if put.header.status in OPEN_STATUSES:
@@ -91,7 +92,7 @@ def indexing_of(keys: Keys, commit: Commit, decision: Decision, before: Head | N
             added.append(Entry(keys.forks(key.namespace, head.fork.session_id), member))
     for change, _ in decision.writes:
         if isinstance(change, PutRun):
-            added += entries_of_run(keys, key, member, change)
+            added += entries_of_run(keys, key, member, change, user_id=head.user_id)
             if change.revision > 1:
                 removed.append(open_entry(keys, key, member, change.run_id, change.revision - 1))
         elif isinstance(change, PatchRun) and change.header.status not in OPEN_STATUSES:

@@ -32,6 +32,7 @@ CONTENT = (
 )
 
 SEGMENT = 4096  #: as `head.lua` has it
+_MOST_MADE = 2000  #: sessions whose names are kept at hand
 
 
 def _escaped(text: str) -> str:
@@ -80,6 +81,7 @@ class Keys:
             )
         self.prefix = prefix
         self.meta = f"{prefix}meta"
+        self._made: dict[tuple[SessionKey, int], SessionKeys] = {}
 
     def head(self, key: SessionKey) -> str:
         return f"{self.prefix}{{{_escaped(key.namespace)}/{_escaped(key.session_id)}}}:head"
@@ -88,7 +90,13 @@ class Keys:
         return f"{self.prefix}{{{_escaped(key.namespace)}/{_escaped(key.session_id)}}}:mark"
 
     def session(self, key: SessionKey, incarnation: int) -> SessionKeys:
-        return SessionKeys(self.prefix, key, incarnation)
+        place = (key, incarnation)
+        found = self._made.get(place)
+        if found is None:
+            if len(self._made) >= _MOST_MADE:
+                del self._made[next(iter(self._made))]
+            found = self._made[place] = SessionKeys(self.prefix, key, incarnation)
+        return found
 
     # lists of sessions and indexes of runs, by their namespace
 

@@ -177,15 +177,25 @@ class Lists:
             name = self._keys.open_runs(search.namespace)
             (notes,) = await _ask(servers, [Request(name, ("ZRANGE", name, 0, -1))])
             return [_session_of_open(note) for note in notes]
-        if search.parent_run_id is None and search.agent_id is search.user_id is None and search.owner is not None:
-            name = self._keys.sessions_of_user(search.namespace, search.owner)
-            (members,) = await _ask(servers, [Request(name, ("ZRANGE", name, 0, -1))])
-            return list(members)
+        if search.parent_run_id is search.agent_id is None:
+            return await self._of_users(servers, search)
         return None
 
+    async def _of_users(self, servers: Servers, search: RunSearch) -> list[bytes] | None:
+        """The sessions of a user, and those of others that have runs of his."""
+        names = []
+        if search.owner is not None:
+            names = [self._keys.sessions_of_user(search.namespace, search.owner)]
+        elif search.user_id is not None:
+            names = [
+                self._keys.sessions_of_user(search.namespace, search.user_id),
+                self._keys.sessions_with("runner", search.namespace, search.user_id),
+            ]
+        pages = await _ask(servers, [Request(name, ("ZRANGE", name, 0, -1)) for name in names])
+        return [member for page in pages for member in page] if names else None
+
     def _index_of(self, search: RunSearch) -> str:
-        fields = (("parent", search.parent_run_id), ("agent", search.agent_id), ("runner", search.user_id))
-        for field, value in fields:
+        for field, value in (("parent", search.parent_run_id), ("agent", search.agent_id)):
             if value is not None:
                 return self._keys.sessions_with(field, search.namespace, value)
         return self._keys.names(search.namespace)

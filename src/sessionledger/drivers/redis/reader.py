@@ -12,7 +12,7 @@ from sessionledger.drivers.redis.servers import Request, Servers
 from sessionledger.drivers.redis.values import (
     head_of,
     hidden_of,
-    message_of,
+    messages_of,
     run_of,
     session_of_fields,
     short_id,
@@ -137,7 +137,7 @@ def _message_page(head: Head | None, page: Sequence[Any], names: Sequence[Any], 
     rows: list[MessageRow] = []
     size = 0
     for first, values in zip(page[::2], page[1::2], strict=True):
-        found = [message_of(position, value) for position, value in enumerate(values, first)]
+        found = messages_of(first, values)
         for row in reversed(found) if query.reverse else found:
             if query.message_id not in (None, row.message_id):
                 continue

@@ -39,8 +39,8 @@ __all__ = [
     "hidden_of",
     "hidden_value",
     "listed_of",
-    "message_of",
     "message_value",
+    "messages_of",
     "meta_of",
     "patches_of",
     "patches_value",
@@ -89,7 +89,7 @@ _decode_meta = msgspec.msgpack.Decoder(
     tuple[str, int, bytes, str | None, str | None, str | None, str | None, int, _RunHeaderFields]
 ).decode
 _decode_patches = msgspec.msgpack.Decoder(tuple[list[str], _RunHeaderFields]).decode
-_decode_message = msgspec.msgpack.Decoder(tuple[int, int, int, str | None, Any]).decode
+_decode_messages = msgspec.msgpack.Decoder(list[tuple[int, int, int, int, int, str | None, Any]]).decode
 _decode_hidden = msgspec.msgpack.Decoder(tuple[str, tuple[int, int], tuple[int, int], int | None, int, int, int]).decode
 _decode_switch = msgspec.msgpack.Decoder(tuple[str, str | None, str, Any, int]).decode
 _make_run_header: Callable[..., RunHeader] = RunHeader
@@ -271,7 +271,8 @@ def run_of(row: Any, *, bodies: bool) -> RunRow:
     record, patches, segments, parts = (row, None, (), ()) if isinstance(row, bytes) else row
     (seq, version, first, last), meta, end = _split(record)
     run_id, revision, digest, user_id, agent_id, parent_run_id, model, created_at, header = meta
-    patch, names = 0, list[str]()
+    patch = 0
+    names: Sequence[str] = ()
     if patches is not None:
         patch, _, names, header = patches_of(patches)
     return RunRow(
@@ -288,10 +289,10 @@ def run_of(row: Any, *, bodies: bool) -> RunRow:
         created_at,
         first,
         last,
-        [_segment_of(segment) for segment in segments],
+        [_segment_of(segment) for segment in segments] if segments else (),
         _make_run_header(*header),
         body_of(record[end:]) if bodies else "",
-        {name: body_of(part) for name, part in zip(names, parts, strict=True)} if bodies else {},
+        {name: body_of(part) for name, part in zip(names, parts, strict=True)} if bodies and names else {},
     )
 
 
@@ -316,12 +317,14 @@ def patches_of(value: bytes) -> tuple[int, int, list[str], tuple[Any, ...]]:
 
 
 def message_value(row: MessageRow, revision: int) -> bytes:
-    """A message, without its run's seq that stands before it."""
-    return len(row.body).to_bytes(4) + _pack((row.index, row.created_at, revision, row.message_id, row.body))
+    """A message, without its run's seq that stands before it: a list in MessagePack from its second item on."""
+    rest = _pack((row.index, row.created_at, revision, row.message_id, row.body))
+    return b"\xce" + len(row.body).to_bytes(4) + rest[1:]
 
 
 def seq_mark(seq: int) -> bytes:
-    return seq.to_bytes(5)
+    """The beginning of a message: a list of seven, and the first of them."""
+    return b"\x97\xce" + seq.to_bytes(4)
 
 
 def short_id(message_id: str) -> bytes:
@@ -329,9 +332,13 @@ def short_id(message_id: str) -> bytes:
     return hashlib.blake2b(message_id.encode(), digest_size=8).digest()
 
 
-def message_of(position: int, value: bytes) -> MessageRow:
-    index, created_at, revision, message_id, body = _decode_message(memoryview(value)[9:])
-    return MessageRow(message_id, created_at, body, index, position, int.from_bytes(value[:5]), revision)
+def messages_of(first: int, values: Sequence[bytes]) -> list[MessageRow]:
+    """Those from a position on, decoded at once."""
+    decoded = _decode_messages(b"\xdd" + len(values).to_bytes(4) + b"".join(values))
+    return [
+        MessageRow(message_id, created_at, body, index, position, seq, revision)
+        for position, (seq, _, index, created_at, revision, message_id, body) in enumerate(decoded, first)
+    ]
 
 
 # hidden rows and switches
