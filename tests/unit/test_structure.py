@@ -43,6 +43,7 @@ CLIENTS = {
     "drivers.memory": {"anyio", "msgspec"},
     "drivers.sqlite": {"aiosqlite", "anyio", "msgspec"},
     "drivers.postgres": {"anyio", "asyncpg", "msgspec"},
+    "drivers.redis": {"hiredis", "msgspec", "redis"},
     "drivers.relational": set[str](),
     "drivers.statements": set[str](),
 }
@@ -200,9 +201,9 @@ def test_a_module_is_named_after_what_it_is() -> None:
     assert not [module for module in MODULES if empty & set(module.split("."))]
 
 
-@pytest.mark.parametrize("part", ["drivers/sql", "cli/samples"])
+@pytest.mark.parametrize("part", ["drivers/lua", "drivers/sql", "cli/samples"])
 def test_files_beside_the_code_are_installed(part: str) -> None:
-    assert [path for path in (ROOT / part).iterdir() if path.suffix in (".sql", ".jsonl")]
+    assert [path for path in (ROOT / part).iterdir() if path.suffix in (".lua", ".sql", ".jsonl")]
 
 
 def test_the_package_says_that_it_is_typed() -> None:

@@ -18,9 +18,16 @@ from pathlib import Path
 import pytest
 
 from sessionledger import SessionStore, open_store
-from sessionledger.testing.servers import PostgresServer
+from sessionledger.testing.servers import PostgresServer, RedisServer
 
-__all__ = ["memory_store", "postgres_server", "session_store", "session_store_url"]
+__all__ = [
+    "memory_store",
+    "postgres_server",
+    "redis_cluster",
+    "redis_server",
+    "session_store",
+    "session_store_url",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -69,4 +76,18 @@ def memory_store() -> SessionStore:
 def postgres_server() -> Iterator[PostgresServer]:
     """A PostgreSQL server, started once for all tests of a process."""
     with PostgresServer(durable=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis server, started once for all tests of a process; it keeps nothing on disk."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisServer]:
+    """A Redis Cluster of three masters, started once for all tests of a process."""
+    with RedisServer(cluster=True) as server:
         yield server

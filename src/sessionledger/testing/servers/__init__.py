@@ -14,14 +14,29 @@ import anyio.to_thread
 
 from sessionledger.testing.servers.postgres import PostgresServer
 from sessionledger.testing.servers.process import Process, ServerError
+from sessionledger.testing.servers.redis import RedisServer
 
-__all__ = ["PostgresServer", "Process", "ServerError", "postgres"]
+__all__ = ["PostgresServer", "Process", "RedisServer", "ServerError", "postgres", "redis"]
 
 
 @asynccontextmanager
 async def postgres(*, durable: bool = False, password: str | None = None) -> AsyncIterator[PostgresServer]:
     """A PostgreSQL server, as long as the block lasts. `ServerError` when there is none to start."""
     server = PostgresServer(durable=durable, password=password)
+    await anyio.to_thread.run_sync(server.__enter__)
+    try:
+        yield server
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(server.__exit__, None, None, None)
+
+
+@asynccontextmanager
+async def redis(
+    *, cluster: bool = False, durable: bool = False, password: str | None = None
+) -> AsyncIterator[RedisServer]:
+    """A Redis server, or a cluster of three, as long as the block lasts. `ServerError` when there is none to start."""
+    server = RedisServer(cluster=cluster, durable=durable, password=password)
     await anyio.to_thread.run_sync(server.__enter__)
     try:
         yield server

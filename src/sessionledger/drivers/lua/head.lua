@@ -1,0 +1,47 @@
+-- What every script begins with: the fields of a session's head, in the order in which Python takes them.
+local function head_of(key)
+  return redis.call('HMGET', key, 'incarnation', 'version', 'state_version', 'runs', 'messages', 'user_id', 'created_at',
+    'last_activity_at', 'deleted_at', 'erased', 'has_hidden', 'has_summary', 'forks', 'fork')
+end
+
+local BEHIND = '-18446744073709551615' -- the last id of a stream that begins with a number
+
+-- Another incarnation than the one whose keys were given, or nothing but a tombstone: there is nothing more to say.
+local function is_elsewhere(head, incarnation)
+  return head[1] ~= incarnation or head[10] == '1'
+end
+
+-- Lists of what has a number are cut into segments, so that any place in them is as near as any other. `base` is the
+-- number before the first: a session that shares another's beginning begins behind that.
+local SEGMENT = 4096
+
+local function bases_of(head)
+  if not head[14] then return 0, 0 end
+  local fork = cjson.decode(head[14])
+  return fork[3], fork[4]
+end
+
+-- Append what comes behind the number `last`.
+local function push(prefix, last, values)
+  local done = 0
+  while done < #values do
+    local segment = math.floor((last + done) / SEGMENT)
+    local room = math.min(#values - done, (segment + 1) * SEGMENT - last - done, 1000)
+    redis.call('RPUSH', prefix .. string.format('%.0f', segment), unpack(values, done + 1, done + room))
+    done = done + room
+  end
+end
+
+-- Those from one number to another, which are in one segment.
+local function range(prefix, base, first, last)
+  local segment = math.floor((first - 1) / SEGMENT)
+  local start = math.max(segment * SEGMENT, base) + 1
+  return redis.call('LRANGE', prefix .. string.format('%.0f', segment), first - start, last - start)
+end
+
+-- A record of a run is 8 bytes each of seq, version, first and last position, 4 of the length of its meta, that, and its
+-- body.
+local function end_of_meta(record)
+  local a, b, c, d = string.byte(record, 33, 36)
+  return 36 + ((a * 256 + b) * 256 + c) * 256 + d
+end

@@ -1,0 +1,176 @@
+"""Plain appends: the new runs of one session in one call of a script, which judges them by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from sessionledger.drivers.redis.indexes import Entry, entries_of_run
+from sessionledger.drivers.redis.keys import Keys
+from sessionledger.drivers.redis.scripts import script
+from sessionledger.drivers.redis.values import (
+    SMALL_COUNTER,
+    fields_of_header,
+    head_of,
+    message_value,
+    record_of,
+    short_id,
+    stored_body,
+)
+from sessionledger.protocol.rows import Commit, Committed, Head, PutRun, RunReceipt, SessionKey
+
+__all__ = ["Append", "chains_of", "most_of_a_counter"]
+
+#: What the server adds up by itself may be incremented that much, so that no sum of them ever overflows 64 bits.
+most_of_a_counter = 2**31
+
+
+def _is_plain(commit: Commit) -> bool:
+    """A new run, of a session as it may be, or a new one."""
+    change, new = commit.changes[0] if len(commit.changes) == 1 else None, commit.create
+    return (
+        isinstance(change, PutRun)
+        and change.revision == 1
+        and new is not None
+        and new.fork is None
+        and not new.counters
+        and not commit.must_create
+        and not commit.on_deleted
+        and commit.incarnation is commit.expected_version is commit.expected_state_version is None
+        and all(abs(count) < most_of_a_counter for count in change.counters.values())
+    )
+
+
+def chains_of(commits: Sequence[Commit]) -> list[list[int]]:
+    """The plain appends of each session whose commits are all plain, of one owner and of different runs."""
+    chains: dict[SessionKey, list[int]] = {}
+    left_out: set[SessionKey] = set()
+    seen: set[tuple[SessionKey, str]] = set()
+    for index, commit in enumerate(commits):
+        change = commit.changes[0] if commit.changes else None
+        run = (commit.key, change.run_id) if isinstance(change, PutRun) else None
+        chain = chains.setdefault(commit.key, [])
+        if not _is_plain(commit) or run is None or run in seen or (chain and commits[chain[0]].owner != commit.owner):
+            left_out.add(commit.key)
+        else:
+            seen.add(run)
+        chain.append(index)
+    return [chain for key, chain in chains.items() if key not in left_out]
+
+
+class Append:
+    """The call of the script for one session's chain, and what its answer means."""
+
+    def __init__(
+        self, keys: Keys, commits: Sequence[Commit], incarnation: int, user_id: str | None, *, indexed: bool
+    ) -> None:
+        self.commits, self._keys, self._incarnation, self.user_id = commits, keys, incarnation, user_id
+        self._indexed = indexed
+        self._session = keys.session(commits[0].key, incarnation)
+        self.entries = self._entries()
+
+    @property
+    def key(self) -> str:
+        return self._session.head
+
+    @property
+    def member(self) -> bytes:
+        return self._session.member
+
+    def _entries(self) -> list[Entry]:
+        """What its runs put into the indexes, each once."""
+        found: dict[Entry, None] = {}
+        for commit in self.commits:
+            for entry in entries_of_run(
+                self._keys, commit.key, self._session.member, _put_of(commit), user_id=self.user_id
+            ):
+                found[entry] = None
+        return list(found)
+
+    def command(self) -> list[str | bytes | int]:
+        first, session = self.commits[0], self._session
+        new = first.create
+        assert new is not None
+        keys = [session.head, session.runs, session.run_ids, session.names, session.messages, session.message_ids]
+        if self._indexed:
+            keys += self._lists(first.key)
+        header = fields_of_header(new.header)
+        arguments: list[Any] = [
+            self._incarnation,
+            _marked(self.user_id),
+            _marked(first.owner),
+            max(commit.at for commit in self.commits),
+            new.created_at,
+            header[1],
+            header[3],
+            stored_body(new.state),
+            session.member if self._indexed else "",
+            len(self.commits),
+        ]
+        for commit in self.commits:
+            _add_run(arguments, _put_of(commit))
+        self._add_counters(arguments)
+        if self._indexed:
+            arguments += [entry.member for entry in self.entries]
+        return script("append").call(keys, arguments)
+
+    def _lists(self, key: SessionKey) -> list[str]:
+        names = [self._keys.sessions(key.namespace), self._keys.names(key.namespace)]
+        if self.user_id is not None:
+            names.append(self._keys.sessions_of_user(key.namespace, self.user_id))
+        return names + [entry.key for entry in self.entries]
+
+    def _add_counters(self, arguments: list[Any]) -> None:
+        total: dict[str, int] = {}
+        for commit in self.commits:
+            for name, count in _put_of(commit).counters.items():
+                total[name] = total.get(name, 0) + count
+        arguments.append(len(total))
+        for name, count in total.items():
+            arguments += (SMALL_COUNTER + name, count)
+
+    def outcomes(self, answer: Sequence[bytes | None]) -> list[Committed]:
+        """Of each commit, made of the head behind the last one."""
+        head = head_of(answer, self.commits[0].key)
+        assert head is not None
+        seq, version, position = head.run_count, head.version, head.message_count
+        found: list[Committed] = []
+        for commit in reversed(self.commits):
+            put = _put_of(commit)
+            first = position - len(put.messages) + 1
+            receipt = RunReceipt(put.run_id, seq, 1, first, position, version)
+            found.append(Committed(_head_at(head, receipt, commit.at) if found else head, [receipt]))
+            seq, version, position = seq - 1, version - 1, first - 1
+        return found[::-1]
+
+
+def _head_at(head: Head, receipt: RunReceipt, at: int) -> Head:
+    """The head right behind one commit of a chain, after which others were written at once."""
+    return msgspec.structs.replace(
+        head,
+        version=receipt.version,
+        run_count=receipt.run_seq,
+        message_count=receipt.last_position,
+        last_activity_at=min(head.last_activity_at, at),
+    )
+
+
+def _put_of(commit: Commit) -> PutRun:
+    put = commit.changes[0]
+    assert isinstance(put, PutRun)
+    return put
+
+
+def _marked(user_id: str | None) -> str:
+    return "" if user_id is None else f"={user_id}"
+
+
+def _add_run(arguments: list[Any], put: PutRun) -> None:
+    arguments += (put.run_id, int(put.header.has_summary), record_of(put), len(put.messages))
+    arguments += [message_value(row, 1) for row in put.messages]
+    ids = [(place, short_id(row.message_id)) for place, row in enumerate(put.messages) if row.message_id is not None]
+    arguments.append(len(ids))
+    for one in ids:
+        arguments += one

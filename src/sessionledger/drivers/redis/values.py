@@ -1,0 +1,365 @@
+"""Values as the keys hold them, and rows made of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from struct import Struct
+from typing import Any, Final
+
+import msgspec
+
+from sessionledger.protocol.decide import StoredRun
+from sessionledger.protocol.rows import (
+    Body,
+    ForkLink,
+    Head,
+    HiddenRow,
+    MessageRow,
+    PutRun,
+    RunHeader,
+    RunReceipt,
+    RunRow,
+    SessionHeader,
+    SessionKey,
+    SessionRow,
+    SwitchRow,
+)
+
+__all__ = [
+    "BIG_COUNTER",
+    "HEAD",
+    "LISTED",
+    "SMALL_COUNTER",
+    "body_of",
+    "fields_of_head",
+    "fields_of_header",
+    "fork_text",
+    "head_of",
+    "hidden_of",
+    "hidden_value",
+    "listed_of",
+    "message_value",
+    "messages_of",
+    "meta_of",
+    "patches_of",
+    "patches_value",
+    "record_of",
+    "record_value",
+    "run_of",
+    "seq_mark",
+    "session_of_fields",
+    "short_id",
+    "stored_body",
+    "stored_run_of",
+    "switch_of",
+    "switch_value",
+]
+
+#: Fields of a session's hash, in the order of `head.lua`.
+HEAD: Final = (
+    "incarnation",
+    "version",
+    "state_version",
+    "runs",
+    "messages",
+    "user_id",
+    "created_at",
+    "last_activity_at",
+    "deleted_at",
+    "erased",
+    "has_hidden",
+    "has_summary",
+    "forks",
+    "fork",
+)
+#: What a list of sessions reads of each.
+LISTED: Final = (*HEAD, "header", "body")
+
+#: A counter is the sum of two fields: what the server adds up, and what would be too large for it.
+SMALL_COUNTER, BIG_COUNTER = "n:", "N:"
+
+_RECORD = Struct(">QQQQ")
+_json = msgspec.json.Encoder().encode
+_pack = msgspec.msgpack.Encoder().encode
+_decode_fork = msgspec.json.Decoder(tuple[str, int, int, int, int]).decode
+_decode_header = msgspec.json.Decoder(tuple[str, str | None, str | None, str | None, str | None, int]).decode
+_RunHeaderFields = tuple[str, int, int | None, int | None, int | None, bool]
+_decode_meta = msgspec.msgpack.Decoder(
+    tuple[str, int, bytes, str | None, str | None, str | None, str | None, int, _RunHeaderFields]
+).decode
+_decode_patches = msgspec.msgpack.Decoder(tuple[list[str], _RunHeaderFields]).decode
+_decode_messages = msgspec.msgpack.Decoder(list[tuple[int, int, int, int, int, str | None, Any]]).decode
+_decode_hidden = msgspec.msgpack.Decoder(tuple[str, tuple[int, int], tuple[int, int], int | None, int, int, int]).decode
+_decode_switch = msgspec.msgpack.Decoder(tuple[str, str | None, str, Any, int]).decode
+_make_run_header: Callable[..., RunHeader] = RunHeader
+_make_head: Callable[..., Head] = Head
+
+
+# bodies
+
+
+def stored_body(body: Body) -> str | bytes:
+    """Text as it is; bytes behind a NUL, which no text has."""
+    return body if isinstance(body, str) else b"\0" + body
+
+
+def body_of(data: bytes) -> Body:
+    return data[1:] if data[:1] == b"\0" else data.decode()
+
+
+# sessions
+
+
+def head_of(values: Sequence[bytes | None], key: SessionKey) -> Head | None:
+    """Of the fields of `HEAD`."""
+    if values[0] is None:
+        return None
+    incarnation: Any
+    incarnation, version, state_version, runs, messages, user, created, active, deleted, *rest = values
+    erased, has_hidden, has_summary, forks, fork = rest
+    return _make_head(
+        key,
+        int(incarnation),
+        int(version or 0),
+        int(state_version or 0),
+        int(runs or 0),
+        int(messages or 0),
+        None if user is None else user.decode(),
+        int(created or 0),
+        int(active or 0),
+        int(deleted) if deleted else None,
+        erased == b"1",
+        has_hidden == b"1",
+        has_summary == b"1",
+        int(forks or 0),
+        ForkLink(*_decode_fork(fork)) if fork else None,
+    )
+
+
+def fields_of_head(head: Head) -> list[str | bytes | int]:
+    """Names and values of what changes in a session's life."""
+    return [
+        "version",
+        head.version,
+        "state_version",
+        head.state_version,
+        "runs",
+        head.run_count,
+        "messages",
+        head.message_count,
+        "last_activity_at",
+        head.last_activity_at,
+        "deleted_at",
+        "" if head.deleted_at is None else head.deleted_at,
+        "erased",
+        int(head.erased),
+        "has_hidden",
+        int(head.has_hidden),
+        "has_summary",
+        int(head.has_summary),
+        "forks",
+        head.forks,
+    ]
+
+
+def fork_text(fork: ForkLink) -> bytes:
+    return _json((fork.session_id, fork.incarnation, fork.position, fork.run_seq, fork.version))
+
+
+def fields_of_header(header: SessionHeader) -> list[str | bytes | int]:
+    fields = (
+        header.kind,
+        header.agent_id,
+        header.current_agent,
+        header.name,
+        header.parent_session_id,
+        header.updated_at,
+    )
+    return ["header", _json(fields), "body", stored_body(header.body)]
+
+
+def _header_of(header: bytes, body: bytes) -> SessionHeader:
+    return SessionHeader(*_decode_header(header), body_of(body))
+
+
+def listed_of(values: Sequence[bytes | None], key: SessionKey) -> SessionRow | None:
+    """Of the fields of `LISTED`."""
+    head = head_of(values[:-2], key)
+    if head is None:
+        return None
+    return SessionRow(head, _header_of(values[-2] or b"", values[-1] or b""), None, {})
+
+
+def session_of_fields(flat: Sequence[bytes], key: SessionKey) -> SessionRow | None:
+    """Of names and values."""
+    names = iter(flat)
+    fields = {name.decode(): value for name, value in zip(names, names, strict=True)}
+    head = head_of([fields.get(name) for name in HEAD], key)
+    if head is None:
+        return None
+    counters: dict[str, int] = {}
+    for name, value in fields.items():
+        if name[:2] in (SMALL_COUNTER, BIG_COUNTER):
+            counters[name[2:]] = counters.get(name[2:], 0) + int(value)
+    state = fields.get("state")
+    return SessionRow(
+        head,
+        _header_of(fields["header"], fields["body"]),
+        None if state is None else body_of(state),
+        {name: count for name, count in counters.items() if count},
+    )
+
+
+# runs
+
+
+def _header_fields(header: RunHeader) -> tuple[Any, ...]:
+    return (
+        header.status,
+        header.updated_at,
+        header.finished_at,
+        header.input_tokens,
+        header.output_tokens,
+        header.has_summary,
+    )
+
+
+def record_of(put: PutRun) -> bytes:
+    """A run, without the numbers that the server puts before it."""
+    meta = _pack(
+        (
+            put.run_id,
+            put.revision,
+            put.digest,
+            put.user_id,
+            put.agent_id,
+            put.parent_run_id,
+            put.model,
+            put.created_at,
+            _header_fields(put.header),
+        )
+    )
+    body = stored_body(put.body)
+    return len(meta).to_bytes(4) + meta + (body.encode() if isinstance(body, str) else body)
+
+
+def record_value(put: PutRun, receipt: RunReceipt) -> bytes:
+    numbers = _RECORD.pack(receipt.run_seq, receipt.version, receipt.first_position, receipt.last_position)
+    return numbers + record_of(put)
+
+
+def _split(record: bytes) -> tuple[tuple[Any, ...], Any, int]:
+    """Seq, version, first and last position; what the meta has; where the body begins."""
+    end = 36 + int.from_bytes(record[32:36])
+    return _RECORD.unpack_from(record), _decode_meta(memoryview(record)[36:end]), end
+
+
+def meta_of(record: bytes) -> tuple[Any, ...]:
+    """run_id, revision, digest, user_id, agent_id, parent_run_id, model, created_at, and the header's fields."""
+    meta: tuple[Any, ...] = _split(record)[1]
+    return meta
+
+
+def stored_run_of(record: bytes) -> StoredRun:
+    (seq, version, first, last), (_, revision, digest, *_), _ = _split(record)
+    return StoredRun(seq, revision, 0, digest, first, last, version)
+
+
+def run_of(row: Any, *, bodies: bool) -> RunRow:
+    """Of what `runs.lua` returns of each."""
+    record, patches, segments, parts = (row, None, (), ()) if isinstance(row, bytes) else row
+    (seq, version, first, last), meta, end = _split(record)
+    run_id, revision, digest, user_id, agent_id, parent_run_id, model, created_at, header = meta
+    patch = 0
+    names: Sequence[str] = ()
+    if patches is not None:
+        patch, _, names, header = patches_of(patches)
+    return RunRow(
+        seq,
+        revision,
+        run_id,
+        version,
+        patch,
+        digest,
+        user_id,
+        agent_id,
+        parent_run_id,
+        model,
+        created_at,
+        first,
+        last,
+        [_segment_of(segment) for segment in segments] if segments else (),
+        _make_run_header(*header),
+        body_of(record[end:]) if bodies else "",
+        {name: body_of(part) for name, part in zip(names, parts, strict=True)} if bodies and names else {},
+    )
+
+
+def _segment_of(text: bytes) -> tuple[int, int]:
+    first, last = text.split()
+    return int(first), int(last)
+
+
+def patches_value(patch: int, segments: int, names: Sequence[str], header: RunHeader) -> bytes:
+    return b"%d %d\n" % (patch, segments) + _pack((names, _header_fields(header)))
+
+
+def patches_of(value: bytes) -> tuple[int, int, list[str], tuple[Any, ...]]:
+    """How many patches and segments, which parts, and the fields of the header."""
+    line, _, rest = value.partition(b"\n")
+    patch, segments = map(int, line.split())
+    names, header = _decode_patches(rest)
+    return patch, segments, names, header
+
+
+# messages
+
+
+def message_value(row: MessageRow, revision: int) -> bytes:
+    """A message, without its run's seq that stands before it: a list in MessagePack from its second item on."""
+    rest = _pack((row.index, row.created_at, revision, row.message_id, row.body))
+    return b"\xce" + len(row.body).to_bytes(4) + rest[1:]
+
+
+def seq_mark(seq: int) -> bytes:
+    """The beginning of a message: a list of seven, and the first of them."""
+    return b"\x97\xce" + seq.to_bytes(4)
+
+
+def short_id(message_id: str) -> bytes:
+    """What stands for a message's id where messages are found by it; the message itself tells whether it is the one."""
+    return hashlib.blake2b(message_id.encode(), digest_size=8).digest()
+
+
+def messages_of(first: int, values: Sequence[bytes]) -> list[MessageRow]:
+    """Those from a position on, decoded at once."""
+    decoded = _decode_messages(b"\xdd" + len(values).to_bytes(4) + b"".join(values))
+    return [
+        MessageRow(message_id, created_at, body, index, position, seq, revision)
+        for position, (seq, _, index, created_at, revision, message_id, body) in enumerate(decoded, first)
+    ]
+
+
+# hidden rows and switches
+
+
+def hidden_value(row: HiddenRow, number: int) -> bytes:
+    """Its id stands before it where it may be shown again; the number keeps equal ones apart."""
+    fields = (row.hide_id, row.positions, row.runs, row.revision, row.since, row.reach, number)
+    return (row.hide_id.encode() if row.revision is None else b"") + b"\0" + _pack(fields)
+
+
+def hidden_of(value: bytes, ends: bytes | None) -> HiddenRow:
+    """`ends`: the versions at which ranges of its id were shown again."""
+    hide_id, positions, runs, revision, since, reach, _ = _decode_hidden(value[value.index(b"\0") + 1 :])
+    until = min((end for end in map(int, (ends or b"").split()) if end > since), default=None)
+    return HiddenRow(hide_id, positions, runs, revision, since, until, reach)
+
+
+def switch_value(row: SwitchRow) -> bytes:
+    return _pack((row.switch_id, row.from_agent, row.to_agent, row.reason, row.switched_at))
+
+
+def switch_of(place: bytes, value: bytes) -> SwitchRow:
+    return SwitchRow(*_decode_switch(value), int(place.partition(b"-")[0]))
