@@ -18,9 +18,16 @@ from pathlib import Path
 import pytest
 
 from sessionledger import SessionStore, open_store
-from sessionledger.testing.servers import PostgresServer
+from sessionledger.testing.servers import MongoServer, PostgresServer
 
-__all__ = ["memory_store", "postgres_server", "session_store", "session_store_url"]
+__all__ = [
+    "memory_store",
+    "mongo_replica_set",
+    "mongo_server",
+    "postgres_server",
+    "session_store",
+    "session_store_url",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -69,4 +76,18 @@ def memory_store() -> SessionStore:
 def postgres_server() -> Iterator[PostgresServer]:
     """A PostgreSQL server, started once for all tests of a process; one without a power cut to fear."""
     with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mongo_server() -> Iterator[MongoServer]:
+    """A MongoDB server on its own, started once for all tests of a process; one without a power cut to fear."""
+    with MongoServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mongo_replica_set() -> Iterator[MongoServer]:
+    """A MongoDB replica set of three members, started once for all tests of a process."""
+    with MongoServer(replica_set=3) as server:
         yield server

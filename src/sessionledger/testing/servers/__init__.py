@@ -12,16 +12,31 @@ from contextlib import asynccontextmanager
 import anyio
 import anyio.to_thread
 
+from sessionledger.testing.servers.mongo import MongoServer
 from sessionledger.testing.servers.postgres import PostgresServer
 from sessionledger.testing.servers.process import Process, ServerError
 
-__all__ = ["PostgresServer", "Process", "ServerError", "postgres"]
+__all__ = ["MongoServer", "PostgresServer", "Process", "ServerError", "mongod", "postgres"]
 
 
 @asynccontextmanager
 async def postgres(*, durable: bool = False, password: str | None = None) -> AsyncIterator[PostgresServer]:
     """A PostgreSQL server, as long as the block lasts. `ServerError` when there is none to start."""
     server = PostgresServer(durable=durable, password=password)
+    await anyio.to_thread.run_sync(server.__enter__)
+    try:
+        yield server
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(server.__exit__, None, None, None)
+
+
+@asynccontextmanager
+async def mongod(
+    *, replica_set: int = 0, durable: bool = False, password: str | None = None
+) -> AsyncIterator[MongoServer]:
+    """A MongoDB server, or a replica set of that many, as long as the block lasts. `ServerError` when there is none."""
+    server = MongoServer(replica_set=replica_set, durable=durable, password=password)
     await anyio.to_thread.run_sync(server.__enter__)
     try:
         yield server
