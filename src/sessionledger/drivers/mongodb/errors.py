@@ -84,7 +84,7 @@ def error_of(error: BaseException, *, writing: bool) -> DriverError | DecodeErro
     if isinstance(error, BSONError):
         return DecodeError(f"a MongoDB document cannot be read ({_first_line(error)}): restore it from a backup")
     if isinstance(error, BulkWriteError):
-        return _bulk_error(error.details or {}, writing=writing)
+        return _bulk_error(error.details if isinstance(error.details, Mapping) else {}, writing=writing)
     if isinstance(error, WaitQueueTimeoutError):
         return PoolTimeoutError("all connections to MongoDB are in use: raise pool_size, or try again", driver=_DRIVER)
     if isinstance(error, ServerSelectionTimeoutError):

@@ -57,6 +57,7 @@ _SESSIONS = (
 _CHUNKS = (_index("by_place", "s", "c", "j", unique=True),)
 _LASTING = (
     _index("open", "open", "s", "n", **_there("open")),
+    _index("by_status", "st", "s", "n"),
     _index("by_session", "s", "i"),
     _index("by_id", "id"),
     _index("by_agent", "a", "s", "n", **_there("a")),

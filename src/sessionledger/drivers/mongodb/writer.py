@@ -185,19 +185,23 @@ class Writer:
     async def _chain(self, call: _Call, key: SessionKey, turns: asyncio.Semaphore) -> None:
         async with turns:
             while call.waiting[key]:
-                if self._heads.guess(key) is None:
-                    await self._heads.read(key)
-                planned = self._plan(call, key)
-                if planned and planned[0].index not in call.tried:
-                    await self._append_chain(call, planned)
-                else:
-                    await self._answer(call, call.waiting[key][0])
+                try:
+                    await self._step(call, key)
+                except DecodeError as error:
+                    call.answer(call.waiting[key][0], error)
+
+    async def _step(self, call: _Call, key: SessionKey) -> None:
+        if self._heads.guess(key) is None:
+            await self._heads.read(key)
+        planned = self._plan(call, key)
+        if planned and planned[0].index not in call.tried:
+            await self._append_chain(call, planned)
+        else:
+            await self._answer(call, call.waiting[key][0])
 
     async def _answer(self, call: _Call, index: int) -> None:
         try:
             call.answer(index, await self._judge(call.commits[index], call.tried.get(index)))
-        except DecodeError as error:
-            call.answer(index, error)
         except DocumentTooLarge:
             call.answer(index, Refused(Reason.TOO_LARGE))
         except WriteError as error:
