@@ -14,13 +14,18 @@ from sessionledger.drivers.mongodb.layout import Layout
 from sessionledger.errors import DecodeError
 from sessionledger.protocol.rows import Body
 
-__all__ = ["Blobs", "Spill", "size_of"]
+__all__ = ["Blobs", "Columns", "Spill", "size_of"]
 
 _LARGE_BODY: Final = 128 * 1024  #: characters or bytes of a body that is not kept in its document
 _LARGE_DOCUMENT: Final = 256 * 1024  #: bytes of a document's bodies, behind which more go elsewhere
 _SMALL_BODY: Final = 1024  #: which stays in its document all the same
 _PORTION: Final = 64 * 1024  #: bytes of messages of one portion
+_ROW: Final = 32  #: bytes of a message beside its body, about
 _PIECE: Final = 8 * 1024 * 1024  #: bytes of one piece
+
+
+#: Of messages: `d` their bodies, `t` the times, and `id` those that were given, if any was.
+Columns = dict[str, list[Any]]
 
 
 class Spill:
@@ -55,15 +60,16 @@ class Spill:
         pieces = len(self.documents) - first
         return {"c": self.token, "j": first, "k": pieces, "z": len(body), "t": isinstance(body, str)}
 
-    def messages(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def messages(self, columns: Columns) -> dict[str, Any]:
         """The field that holds them, or tells where they are."""
-        if sum(size_of(row["d"], inline=True) + 32 for row in rows) < _LARGE_DOCUMENT:
-            return {"m": rows}
+        sizes = [size_of(body, inline=True) + _ROW for body in columns["d"]]
+        if sum(sizes) < _LARGE_DOCUMENT:
+            return {"m": columns}
         offsets: list[int] = []
         first = len(self.documents)
-        for offset, portion in _portions(rows):
-            offsets.append(offset)
-            self._add(m=portion)
+        for start, end in _portions(sizes):
+            offsets.append(start)
+            self._add(m={name: values[start:end] for name, values in columns.items()})
         return {"ck": {"c": self.token, "j": first, "o": offsets}}
 
 
@@ -74,15 +80,14 @@ def size_of(body: Any, *, inline: bool = False) -> int:
     return len(body)
 
 
-def _portions(rows: Sequence[dict[str, Any]]) -> Iterable[tuple[int, list[dict[str, Any]]]]:
-    start, size = 0, 0
-    for offset, row in enumerate(rows):
-        more = size_of(row["d"], inline=True) + 32
-        if size and size + more > _PORTION:
-            yield start, list(rows[start:offset])
-            start, size = offset, 0
-        size += more
-    yield start, list(rows[start:])
+def _portions(sizes: Sequence[int]) -> Iterable[tuple[int, int]]:
+    start, total = 0, 0
+    for offset, size in enumerate(sizes):
+        if total and total + size > _PORTION:
+            yield start, offset
+            start, total = offset, 0
+        total += size
+    yield start, len(sizes)
 
 
 class Blobs:
@@ -106,13 +111,13 @@ class Blobs:
         found = await self._read(shard, body["c"], body["j"], body["k"])
         return _whole(body, b"".join(piece["d"] for piece in found))
 
-    async def portion(self, shard: str, chunks: dict[str, Any], number: int) -> list[dict[str, Any]]:
+    async def portion(self, shard: str, chunks: dict[str, Any], number: int) -> Columns:
         """One portion of a document's messages."""
         found = await self._read(shard, chunks["c"], chunks["j"] + number, 1)
         if not found:
             raise DecodeError("a part of a run is missing: restore the collection of chunks from a backup")
-        rows: list[dict[str, Any]] = found[0]["m"]
-        return rows
+        columns: Columns = found[0]["m"]
+        return columns
 
     async def _read(self, shard: str, token: ObjectId, first: int, count: int) -> list[dict[str, Any]]:
         query = {"s": shard, "c": token, "j": {"$gte": first, "$lt": first + count}}

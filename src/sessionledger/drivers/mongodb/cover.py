@@ -11,7 +11,7 @@ from sessionledger.drivers.mongodb.layout import shard_key
 
 __all__ = ["Cover", "first_position", "first_seq", "read_some"]
 
-_BATCH: Final = 128  #: documents of one answer
+_BATCH: Final = 256  #: documents of one answer
 _SLACK: Final = 4  #: documents' worth of places behind a stretch, whose end may lie inside a document
 
 
@@ -103,5 +103,4 @@ async def read_some(cursor: Any, max_bytes: int | None) -> list[Mapping[str, Any
 
 
 def _size(document: Mapping[str, Any]) -> int:
-    messages = sum(len(row["d"]) for row in document.get("m", ()) if not isinstance(row["d"], dict))
-    return messages + sum(len(entry.get("b", ())) for entry in document.get("r", ()))
+    return sum(map(len, document["m"]["d"] if "m" in document else document.get("b", ())))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sessionledger.protocol.rows import (
@@ -37,21 +37,29 @@ class Entry(NamedTuple):
     last: int
     numbers: int | Sequence[int]  #: the index in the run of the first message, or of each
 
-    def index_at(self, position: int) -> int:
+    def indexes(self, first: int, last: int) -> Sequence[int]:
+        """Of the messages from one position to another."""
+        low, high = first - self.first, last - self.first + 1
         if isinstance(self.numbers, int):
-            return self.numbers + position - self.first
-        return self.numbers[position - self.first]
+            return range(self.numbers + low, self.numbers + high)
+        return self.numbers[low:high]
 
 
-def entries_of(document: Mapping[str, Any]) -> Iterator[Entry]:
+def entries_of(document: Mapping[str, Any]) -> list[Entry]:
     """In the order of their positions, those with messages."""
     found = [*document.get("r", ()), *document.get("p", ())]
     if len(found) > 1:
-        found.sort(key=lambda entry: entry["f"])
-    for entry in found:
-        if entry["c"]:
-            last = entry["f"] + entry["c"] - 1
-            yield Entry(entry["id"], entry["q"], entry["v"], entry["f"], last, entry.get("y", 0))
+        found.sort(key=_first)
+    return [
+        Entry(entry["id"], entry["q"], entry["v"], entry["f"], entry["f"] + entry["c"] - 1, entry.get("y", 0))
+        for entry in found
+        if entry["c"]
+    ]
+
+
+def _first(entry: Mapping[str, Any]) -> int:
+    first: int = entry["f"]
+    return first
 
 
 def receipt_of(entry: Mapping[str, Any], version: int) -> RunReceipt:
@@ -64,7 +72,7 @@ def _header_of(entry: Mapping[str, Any]) -> RunHeader:
     )
 
 
-def run_of(entry: Mapping[str, Any], version: int) -> RunRow:
+def run_of(entry: Mapping[str, Any], body: Any, version: int) -> RunRow:
     """A run as it was put; its body may still be elsewhere."""
     return RunRow(
         entry["q"],
@@ -82,17 +90,18 @@ def run_of(entry: Mapping[str, Any], version: int) -> RunRow:
         entry["f"] + entry["c"] - 1,
         (),
         _header_of(entry),
-        entry.get("b", ""),
+        body,
         {},
     )
 
 
-def patched(row: RunRow, entries: Sequence[Mapping[str, Any]]) -> RunRow:
-    """The run with its patches, the oldest first."""
+def patched(row: RunRow, patches: Sequence[tuple[Mapping[str, Any], Sequence[Any]]]) -> RunRow:
+    """The run with its patches and their parts, the oldest first."""
     segments: list[tuple[int, int]] = []
     parts: dict[str, Any] = {}
-    for entry in entries:
-        parts.update(entry.get("pt", ()))
+    entry: Mapping[str, Any] = {}
+    for entry, named in patches:
+        parts.update(named)
         first, last = entry["f"], entry["f"] + entry["c"] - 1
         if first > last:
             continue
@@ -101,8 +110,8 @@ def patched(row: RunRow, entries: Sequence[Mapping[str, Any]]) -> RunRow:
         else:
             segments.append((first, last))
     values = {name: getattr(row, name) for name in row.__struct_fields__}
-    header = _header_of(entries[-1])
-    return RunRow(**{**values, "patch": entries[-1]["k"], "segments": segments, "header": header, "parts": parts})
+    header = _header_of(entry)
+    return RunRow(**{**values, "patch": entry["k"], "segments": segments, "header": header, "parts": parts})
 
 
 def session_header_of(fields: Mapping[str, Any], body: Any) -> SessionHeader:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sessionledger.drivers.mongodb.blobs import Spill
+from sessionledger.drivers.mongodb.blobs import Columns, Spill
 from sessionledger.drivers.mongodb.heads import LogHead, head_fields
 from sessionledger.drivers.mongodb.layout import shard_key
 from sessionledger.protocol.decide import Decision, hidden_rows, needs_operation
@@ -60,7 +60,7 @@ def document_of(commit: Commit, decision: Decision, after: LogHead, spill: Spill
 class _Document:
     def __init__(self, commit: Commit, after: LogHead, spill: Spill) -> None:
         self._commit, self._after, self._spill = commit, after, spill
-        self._messages: list[dict[str, Any]] = []
+        self._messages: Columns = {"t": [], "d": []}
         self._given: list[int] = []
         self._lists: dict[str, list[Any]] = {}
         self._first = 0
@@ -93,9 +93,10 @@ class _Document:
         fields |= self._lists
         if self._given:
             fields["g"] = self._given
-        if self._messages:
+        count = len(self._messages["d"])
+        if count:
             fields["f"] = self._first
-            fields["l"] = self._first + len(self._messages) - 1
+            fields["l"] = self._first + count - 1
             fields |= self._spill.messages(self._messages)
         return fields
 
@@ -109,8 +110,8 @@ class _Document:
         for name, value in (("u", put.user_id), ("a", put.agent_id), ("pa", put.parent_run_id), ("mo", put.model)):
             if value is not None:
                 entry[name] = value
-        entry["b"] = self._spill.body(put.body)
         self._add("r", entry)
+        self._add("b", self._spill.body(put.body))
         self._add("op", put_key(put.run_id, put.revision))
         if put.revision == 1:
             fields["q"] = receipt.run_seq
@@ -120,9 +121,8 @@ class _Document:
     def _patch(self, patch: PatchRun, receipt: RunReceipt) -> None:
         entry = self._entry(patch, receipt)
         entry["k"] = patch.expected_patch + 1
-        if patch.parts:
-            entry["pt"] = [[name, self._spill.body(body)] for name, body in patch.parts.items()]
         self._add("p", entry)
+        self._add("pt", [[name, self._spill.body(body)] for name, body in patch.parts.items()])
         self._add("pq", receipt.run_seq)
         self._add("op", patch_key(patch.run_id, patch.revision, patch.expected_patch + 1))
 
@@ -131,18 +131,20 @@ class _Document:
         count = len(change.messages)
         entry = {"id": change.run_id, "q": receipt.run_seq, "v": change.revision, "f": receipt.first_position}
         entry |= {"c": count, **_header_fields(change.header), **_indexes(change.messages)}
-        if count and not self._messages:
+        if count and not self._messages["d"]:
             self._first = receipt.first_position
-        for row in change.messages:
-            self._messages.append(self._message(row))
+        self._add_messages(change.messages)
         return entry
 
-    def _message(self, row: MessageRow) -> dict[str, Any]:
-        fields: dict[str, Any] = {"t": row.created_at, "d": self._spill.message_body(row.body)}
-        if row.message_id is not None:
-            fields["id"] = row.message_id
-            self._given.append(id_number(row.message_id))
-        return fields
+    def _add_messages(self, rows: Sequence[MessageRow]) -> None:
+        columns, before = self._messages, len(self._messages["d"])
+        columns["t"] += [row.created_at for row in rows]
+        columns["d"] += [self._spill.message_body(row.body) for row in rows]
+        ids = [row.message_id for row in rows]
+        given = [id_number(one) for one in ids if one is not None]
+        if given or "id" in columns:
+            columns["id"] = [*columns.get("id", [None] * before), *ids]
+            self._given += given
 
     def _other(self, change: Any, fields: dict[str, Any]) -> None:
         if isinstance(change, PatchSession):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any, Final
 
 from pymongo import IndexModel, WriteConcern
+from pymongo.errors import CollectionInvalid, OperationFailure
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 
@@ -80,6 +82,7 @@ class Layout:
         self.chunks: Any = None
         self.lasting: Any = None
         self._meta: Any = None
+        self._database: Any = None
 
     def bind(self, client: Any, database: str, write_concern: WriteConcern) -> None:
         bound = client.get_database(
@@ -88,6 +91,7 @@ class Layout:
             read_concern=ReadConcern("majority"),
             read_preference=ReadPreference.PRIMARY,
         )
+        self._database = bound
         for name in ("commits", "sessions", "chunks"):
             setattr(self, name, bound[f"{self.prefix}{name}"])
         self.lasting = bound[f"{self.prefix}lasting_runs"]
@@ -103,9 +107,18 @@ class Layout:
             (self.chunks, _CHUNKS),
             (self.lasting, _LASTING),
         ):
+            await self._create(collection.name)
             await collection.create_indexes(list(indexes))
         values = {"schema_version": SCHEMA_VERSION, "min_reader": 1, "min_writer": 1}
         await self._meta.update_one({"_id": _META}, {"$setOnInsert": values}, upsert=True)
+
+    async def _create(self, name: str) -> None:
+        """Compressed by zstd, which takes a quarter less than what is usual, where the server lets us say so."""
+        if name not in await self._database.list_collection_names(filter={"name": name}):
+            with suppress(OperationFailure, CollectionInvalid):
+                await self._database.create_collection(
+                    name, storageEngine={"wiredTiger": {"configString": "block_compressor=zstd"}}
+                )
 
     async def version(self) -> int:
         """0 where nothing is."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from sessionledger.drivers.mongodb.blobs import Blobs, size_of
+from sessionledger.drivers.mongodb.blobs import Blobs, Columns, size_of
 from sessionledger.drivers.mongodb.cover import Cover, first_position
 from sessionledger.drivers.mongodb.decoding import Entry, entries_of
 from sessionledger.drivers.mongodb.encoding import id_number
@@ -21,8 +22,7 @@ from sessionledger.protocol.rows import LAST, MessagePage, MessageQuery, Message
 __all__ = ["MessageReader", "clipped"]
 
 _ATTEMPTS: Final = 20  #: while the session changes under the reader
-_ENTRY: Final = {f"{kind}.{name}": 1 for kind in "rp" for name in ("id", "q", "v", "f", "c", "y")}
-_FIELDS: Final = {**HEAD_FIELDS, "f": 1, "l": 1, "m": 1, "ck": 1, "g": 1, **_ENTRY}
+_FIELDS: Final = {**HEAD_FIELDS, "f": 1, "l": 1, "m": 1, "ck": 1, "g": 1, "r": 1, "p": 1}
 
 
 class MessageReader:
@@ -127,8 +127,8 @@ class MessageReader:
             at = document["f"]
             while at <= document["l"]:
                 stretch = await self._stretch(page.shard, document, at)
-                for position, message in enumerate(stretch.rows, stretch.first):
-                    if message.get("id") == page.message_id:
+                for position, message_id in enumerate(stretch.columns.get("id", ()), stretch.first):
+                    if message_id == page.message_id:
                         places.append((position, document, stretch))
                 at = stretch.last + 1
         for first, last in ranges:
@@ -150,11 +150,11 @@ class MessageReader:
 
 class _Stretch(NamedTuple):
     first: int
-    rows: Sequence[Mapping[str, Any]]
+    columns: Columns
 
     @property
     def last(self) -> int:
-        return self.first + len(self.rows) - 1
+        return self.first + len(self.columns["d"]) - 1
 
 
 class _Page:
@@ -175,32 +175,48 @@ class _Page:
 
     def take(self, document: Mapping[str, Any], stretch: _Stretch, low: int, high: int) -> int:
         """Positions `low` to `high` of a stretch, as far as the page has room; the place behind them."""
-        entries = list(entries_of(document))
+        entries = entries_of(document)
         for entry in entries[::-1] if self.reverse else entries:
             first, last = max(low, entry.first), min(high, entry.last)
             if first > last:
                 continue
+            taken = self._fitting(stretch, first, last)
             self.run_ids[entry.run_seq] = entry.run_id
-            for position in range(last, first - 1, -1) if self.reverse else range(first, last + 1):
-                if self.full:
-                    return position
-                self._add(entry, stretch.rows[position - stretch.first], position)
+            if self.reverse:
+                self._add(entry, stretch, last - taken + 1, last)
+                if taken <= last - first:
+                    return last - taken
+            else:
+                self._add(entry, stretch, first, first + taken - 1)
+                if taken <= last - first:
+                    return first + taken
         return low - 1 if self.reverse else high + 1
 
-    def _add(self, entry: Entry, message: Mapping[str, Any], position: int) -> None:
-        body = message["d"]
-        self.rows.append(
-            MessageRow(
-                message.get("id"),
-                message["t"],
-                body,
-                entry.index_at(position),
-                position,
-                entry.run_seq,
-                entry.revision,
+    def _fitting(self, stretch: _Stretch, first: int, last: int) -> int:
+        """How many of these the page has room for, from its side; it is as full then."""
+        bodies = stretch.columns["d"][first - stretch.first : last - stretch.first + 1]
+        room = self._limit - len(self.rows)
+        count = 0
+        for body in bodies[::-1] if self.reverse else bodies:
+            if count == room or self._size >= self._max_bytes:
+                break
+            self._size += size_of(body)
+            count += 1
+        return count
+
+    def _add(self, entry: Entry, stretch: _Stretch, first: int, last: int) -> None:
+        low, high = first - stretch.first, last - stretch.first + 1
+        columns = stretch.columns
+        ids = columns["id"][low:high] if "id" in columns else repeat(None)
+        numbers = entry.indexes(first, last)
+        seq, revision = entry.run_seq, entry.revision
+        rows = [
+            MessageRow(message_id, created_at, body, number, position, seq, revision)
+            for message_id, created_at, body, number, position in zip(
+                ids, columns["t"][low:high], columns["d"][low:high], numbers, range(first, last + 1), strict=False
             )
-        )
-        self._size += size_of(body)
+        ]
+        self.rows += rows[::-1] if self.reverse else rows
 
 
 def _within(ranges: Sequence[tuple[int, int]], log: LogHead, *, open_end: bool = False) -> list[tuple[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any, Final
 
 import msgspec
@@ -21,11 +22,9 @@ from sessionledger.protocol.rows import OPEN_STATUSES, RunPage, RunQuery, RunRow
 __all__ = ["RunReader"]
 
 _ATTEMPTS: Final = 20  #: while the session changes under the reader
-_LEAN: Final = {"_id": 0, "i": 1, "n": 1, "q": 1} | {
-    f"r.{name}": 1 for name in ("id", "q", "v", "d", "f", "c", "st", "up", "fi", "ti", "to", "su", "u", "a", "pa", "mo", "at")
-}
-_WHOLE: Final = {"_id": 0, "i": 1, "n": 1, "q": 1, "r": 1}
-_PATCHES: Final = {"_id": 0, "n": 1, "p": 1}
+_LEAN: Final = {"_id": 0, "i": 1, "n": 1, "q": 1, "r": 1}
+_WHOLE: Final = {**_LEAN, "b": 1}
+_PATCHES: Final = {"_id": 0, "s": 1, "n": 1, "p": 1}
 
 
 class RunReader:
@@ -131,7 +130,9 @@ class RunReader:
             asked = {"s": shard_key(log.head.key), "n": {"$in": numbers}}
             found = await read_some(self._layout.commits.find(asked, _WHOLE), None)
             bodies = {
-                (entry["q"], entry["v"]): entry["b"] for document in found for entry in document.get("r", ())
+                (entry["q"], entry["v"]): body
+                for document in found
+                for entry, body in zip(document.get("r", ()), document.get("b", ()), strict=False)
             }
             for row in some:
                 if (row.seq, row.revision) not in bodies:
@@ -153,13 +154,13 @@ class RunReader:
         if not wanted:
             return [row for _, row in rows]
         asked = [{**place(log), "pq": {"$in": seqs}, "n": {"$lte": log.n}} for log, seqs in wanted.values()]
-        fields = _PATCHES | {"s": 1} if bodies else {**_PATCHES_LEAN, "s": 1}
+        fields = {**_PATCHES, "pt": 1} if bodies else _PATCHES
         query = asked[0] if len(asked) == 1 else {"$or": asked}
         found = await self._layout.commits.find(query, fields).sort([("s", 1), ("n", 1)]).to_list(None)
-        patches: dict[tuple[str, int, int], list[Mapping[str, Any]]] = {}
+        patches: dict[tuple[str, int, int], list[tuple[Mapping[str, Any], Sequence[Any]]]] = {}
         for document in found:
-            for entry in document["p"]:
-                patches.setdefault((document["s"], entry["q"], entry["v"]), []).append(entry)
+            for entry, parts in zip(document["p"], document.get("pt", repeat(())), strict=False):
+                patches.setdefault((document["s"], entry["q"], entry["v"]), []).append((entry, parts))
         return [
             patched(row, patches[here]) if (here := (place(log)["s"], row.seq, row.revision)) in patches else row
             for log, row in rows
@@ -176,9 +177,6 @@ class RunReader:
 
 
 _AT_ONCE: Final = 32  #: documents whose bodies are read together
-_PATCHES_LEAN: Final = {"_id": 0, "n": 1} | {
-    f"p.{name}": 1 for name in ("id", "q", "v", "k", "f", "c", "st", "up", "fi", "ti", "to", "su")
-}
 
 
 def fitting(rows: Sequence[RunRow], max_bytes: int) -> int:
@@ -193,9 +191,9 @@ def fitting(rows: Sequence[RunRow], max_bytes: int) -> int:
 
 def _rows(document: Mapping[str, Any], log: LogHead, *, first: bool = True) -> Iterable[RunRow]:
     """The runs that a document stores for the first time, or, without `first`, anew."""
-    for entry in document.get("r", ()):
+    for entry, body in zip(document.get("r", ()), document.get("b", repeat("")), strict=False):
         if (entry["v"] == 1) == first:
-            yield run_of(entry, document["n"] - log.base)
+            yield run_of(entry, body, document["n"] - log.base)
 
 
 def _order(row: RunRow) -> tuple[int, int]:

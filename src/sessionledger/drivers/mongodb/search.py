@@ -41,6 +41,7 @@ class _Candidate(NamedTuple):
     shard: str
     incarnation: int
     row: Mapping[str, Any]  #: the run's entry in its document
+    body: Any
 
 
 class Search:
@@ -144,7 +145,7 @@ class Search:
         rows: list[Any] = []
         ends: list[tuple[str, int]] = []
         if ended is not None:
-            fields = {"_id": 0, "s": 1, "i": 1, "n": 1, "r": 1}
+            fields = {"_id": 0, "s": 1, "i": 1, "n": 1, "r": 1, "b": 1}
             found = await self._layout.commits.find({**ended, **behind}, fields).sort(sort).limit(wanted).to_list(None)
             rows += _candidates_of(found, search)
             ends += [(found[-1]["s"], found[-1]["n"])] if len(found) == wanted else []
@@ -154,7 +155,7 @@ class Search:
         end = (max if search.reverse else min)(ends) if ends else None
         candidates = sorted((row for row in rows if _inside(row.place, after, end, search.reverse)), reverse=search.reverse)
         if not candidates and end is not None:
-            candidates = [_Candidate((*end, -1 if search.reverse else 1 << 30), "", 0, {})]
+            candidates = [_Candidate((*end, -1 if search.reverse else 1 << 30), "", 0, {}, "")]
         return candidates, end is None
 
     async def _entries(self, rows: Sequence[Mapping[str, Any]]) -> list[_Candidate]:
@@ -163,12 +164,13 @@ class Search:
             return []
         asked = [{"s": row["s"], "n": row["n"]} for row in rows]
         wanted = {(row["s"], row["n"], row["id"], row["v"]) for row in rows}
-        fields = {"_id": 0, "s": 1, "i": 1, "n": 1, "r": 1}
+        fields = {"_id": 0, "s": 1, "i": 1, "n": 1, "r": 1, "b": 1}
         found = await self._layout.commits.find({"$or": asked}, fields).to_list(None)
         return [
-            _Candidate((document["s"], document["n"], number), document["s"], document["i"], entry)
+            candidate
             for document in found
-            for number, entry in enumerate(document.get("r", ()))
+            for candidate in _candidates_in(document)
+            for entry in (candidate.row,)
             if (document["s"], document["n"], entry["id"], entry["v"]) in wanted
         ]
 
@@ -183,7 +185,7 @@ class Search:
                 present.append((log, one))
         replaced = await self._replaced(present)
         present = [pair for pair in present if (pair[1].shard, pair[1].row["q"], pair[1].row["v"]) not in replaced]
-        rows = [(log, run_of(one.row, one.place[1] - log.base)) for log, one in present]
+        rows = [(log, run_of(one.row, one.body, one.place[1] - log.base)) for log, one in present]
         current = await self._runs.with_patches(rows, bodies=True)
         return [
             (log.head, row, one.place)
@@ -314,10 +316,19 @@ def _inside(place: Place, after: Place | None, end: tuple[str, int] | None, reve
 def _candidates_of(documents: Sequence[Mapping[str, Any]], search: RunSearch) -> list[_Candidate]:
     wanted = _run_filter(search)
     return [
-        _Candidate((document["s"], document["n"], number), document["s"], document["i"], entry)
+        candidate
         for document in documents
-        for number, entry in enumerate(document["r"])
-        if entry["st"] not in OPEN_STATUSES and all(entry.get(name) == value for name, value in wanted.items())
+        for candidate in _candidates_in(document)
+        if candidate.row["st"] not in OPEN_STATUSES
+        and all(candidate.row.get(name) == value for name, value in wanted.items())
+    ]
+
+
+def _candidates_in(document: Mapping[str, Any]) -> list[_Candidate]:
+    shard, number = document["s"], document["n"]
+    return [
+        _Candidate((shard, number, nth), shard, document["i"], entry, body)
+        for nth, (entry, body) in enumerate(zip(document.get("r", ()), document.get("b", ()), strict=True))
     ]
 
 
