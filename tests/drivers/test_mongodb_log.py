@@ -320,7 +320,9 @@ def names_its_shard(condition: Mapping[str, Any], field: str) -> bool:
 
 async def work(driver: Driver) -> None:
     """Every write, and every read of one session."""
-    await send_group(driver, [commit(put(f"r{n}", [message(message_id="m")]), session_id=f"s{n % 3}") for n in range(9)])
+    await send_group(
+        driver, [commit(put(f"r{n}", [message(message_id="m")]), session_id=f"s{n % 3}") for n in range(9)]
+    )
     await send_group(driver, [commit(put(f"x{n}"), session_id=f"s{n % 3}") for n in range(9)])
     await send(driver, put("r1", status="running"), switch("w", "a"))
     await send(driver, patch("r1", 1, parts={"output": "1"}), operation_id="o")
@@ -394,6 +396,7 @@ async def work_again(driver: Driver) -> None:
 
 async def test_a_primary_that_is_killed_loses_nothing() -> None:
     done: list[str] = []
+    enough = anyio.Event()
     with MongoServer(replica_set=3) as server:
         async with (
             Store.on(MongoDriver(parse_url(server.fresh_url()))) as one,
@@ -405,12 +408,14 @@ async def test_a_primary_that_is_killed_loses_nothing() -> None:
                     run_id = f"{name}{number}"
                     await append(store, run_id)
                     done.append(run_id)
+                    if len(done) == 60:
+                        enough.set()
 
             async with anyio.create_task_group() as group:
                 for number, store in enumerate((one, two) * 2):
                     group.start_soon(write, store, f"w{number}-")
-                while len(done) < 60:
-                    await anyio.sleep(0.01)
+                with anyio.fail_after(60):
+                    await enough.wait()
                 server.primary.kill()
             for store, names in ((one, "02"), (two, "13")):
                 stored = await store.runs("s", include_messages=True).collect()

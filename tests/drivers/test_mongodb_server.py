@@ -124,8 +124,16 @@ def failure(code: int, **details: Any) -> pymongo.errors.OperationFailure:
         (pymongo.errors.WaitQueueTimeoutError("busy"), PoolTimeoutError, PoolTimeoutError),
         (pymongo.errors.WTimeoutError("waited", 64, {}), OutcomeUnknownError, OutcomeUnknownError),
         (pymongo.errors.WriteConcernError("waited", 100, {}), OutcomeUnknownError, OutcomeUnknownError),
-        (pymongo.errors.BulkWriteError({"writeConcernErrors": [{"code": 64, "errmsg": "x"}]}), DriverError, OutcomeUnknownError),
-        (pymongo.errors.BulkWriteError({"writeErrors": [{"code": 14031, "errmsg": "x"}]}), DriverError, StorageFullError),
+        (
+            pymongo.errors.BulkWriteError({"writeConcernErrors": [{"code": 64, "errmsg": "x"}]}),
+            DriverError,
+            OutcomeUnknownError,
+        ),
+        (
+            pymongo.errors.BulkWriteError({"writeErrors": [{"code": 14031, "errmsg": "x"}]}),
+            DriverError,
+            StorageFullError,
+        ),
         (bson.errors.InvalidBSON("cut off"), DecodeError, DecodeError),
         (ConnectionResetError("reset"), UnavailableError, OutcomeUnknownError),
     ],
@@ -158,7 +166,9 @@ async def test_a_wrong_password_is_told(client: str) -> None:
         with MongoClient(server.url) as admin:
             roles = [{"role": "read", "db": "sessionledger"}]
             admin["sessionledger"].command("createUser", "reader", pwd="right", roles=roles)
-        url = server.url.replace("sessionledger:right", "reader:right").replace("authSource=admin", "authSource=sessionledger")
+        url = server.url.replace("sessionledger:right", "reader:right").replace(
+            "authSource=admin", "authSource=sessionledger"
+        )
         reader = await opened(url, client=client)
         assert len(await all_messages(reader)) == 1
         with pytest.raises(DriverError, match="grant it readWrite"):

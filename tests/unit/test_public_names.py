@@ -137,4 +137,6 @@ def test_our_drivers_are_found_like_anybodys() -> None:
     ours = {
         entry.name for entry in entry_points(group="sessionledger.drivers") if entry.module.startswith("sessionledger.")
     }
-    assert ours == {"memory", "sqlite", "sqlite+aiosqlite"}
+    postgres = {"postgres", "postgresql", "postgresql+asyncpg"}
+    mongodb = {"mongodb", "mongodb+motor", "mongodb+pymongo", "mongodb+srv"}
+    assert ours == {"memory", "sqlite", "sqlite+aiosqlite"} | postgres | mongodb

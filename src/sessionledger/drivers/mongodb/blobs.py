@@ -24,7 +24,8 @@ _ROW: Final = 32  #: bytes of a message beside its body, about
 _PIECE: Final = 8 * 1024 * 1024  #: bytes of one piece
 
 
-#: Of messages: `d` their bodies, `t` the times, and `id` those that were given, if any was.
+#: Of messages: `d` their bodies, `t` the times, `id` those that were given, if any was; there is a `z` where a
+#: body is elsewhere.
 Columns = dict[str, list[Any]]
 
 
@@ -63,6 +64,8 @@ class Spill:
     def messages(self, columns: Columns) -> dict[str, Any]:
         """The field that holds them, or tells where they are."""
         sizes = [size_of(body, inline=True) + _ROW for body in columns["d"]]
+        if any(isinstance(body, dict) for body in columns["d"]):
+            columns["z"] = []
         if sum(sizes) < _LARGE_DOCUMENT:
             return {"m": columns}
         offsets: list[int] = []

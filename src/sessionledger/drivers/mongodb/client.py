@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from pymongo import AsyncMongoClient
+
 from sessionledger.errors import InvalidRecordError, MissingDependencyError
 
 __all__ = ["CLIENTS", "aggregate", "close", "is_client", "make", "named"]
@@ -16,11 +18,9 @@ CLIENTS: Final = ("motor", "pymongo")
 def make(name: str, url: str, **options: Any) -> Any:
     """A client that has not connected yet. It needs the event loop that it will be used on."""
     if name == "pymongo":
-        from pymongo import AsyncMongoClient
-
         return AsyncMongoClient(url, **options)
     try:
-        from motor.motor_asyncio import AsyncIOMotorClient
+        from motor.motor_asyncio import AsyncIOMotorClient  # noqa: PLC0415 - PyMongo does without it
     except ImportError as error:
         raise MissingDependencyError(
             'motor is not installed: python -m pip install "sessionledger[mongodb]", or ask for client="pymongo"',

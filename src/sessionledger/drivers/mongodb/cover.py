@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from sessionledger.drivers.mongodb.heads import LogHead
@@ -12,6 +12,7 @@ from sessionledger.drivers.mongodb.layout import shard_key
 __all__ = ["Cover", "first_position", "first_seq", "read_some"]
 
 _BATCH: Final = 256  #: documents of one answer
+_INDEXES: Final = {"l": "by_position", "q": "by_run"}
 _SLACK: Final = 4  #: documents' worth of places behind a stretch, whose end may lie inside a document
 
 
@@ -21,7 +22,8 @@ def first_position(document: Mapping[str, Any]) -> int:
 
 
 def first_seq(document: Mapping[str, Any]) -> int:
-    return min(entry["q"] for entry in document["r"] if entry["v"] == 1)
+    first: int = min(entry["q"] for entry in document["r"] if entry["v"] == 1)
+    return first
 
 
 class Cover:
@@ -29,7 +31,9 @@ class Cover:
     are in the whole log.
     """
 
-    def __init__(self, commits: Any, log: LogHead, last: str, first: Any, count: int, fields: Mapping[str, Any]) -> None:
+    def __init__(
+        self, commits: Any, log: LogHead, last: str, first: Any, count: int, fields: Mapping[str, Any]
+    ) -> None:
         self._commits, self._log = commits, log
         self._last, self._first, self._fields = last, first, fields
         self._count = count
@@ -55,6 +59,11 @@ class Cover:
     def all(self) -> list[Mapping[str, Any]]:
         return [self._documents[end] for end in self._ends]
 
+    def behind(self, place: int) -> Iterator[Mapping[str, Any]]:
+        """The documents that were read, from that of a place on."""
+        for index in range(bisect_left(self._ends, place), len(self._ends)):
+            yield self._documents[self._ends[index]]
+
     def at(self, place: int) -> Mapping[str, Any] | None:
         """The document in which a place lies, if it was read."""
         index = bisect_left(self._ends, place)
@@ -73,14 +82,17 @@ class Cover:
 
     async def fetch(self, ranges: Sequence[tuple[int, int]], *, max_bytes: int, reverse: bool) -> None:
         order = -1 if reverse else 1
-        cursor = self._commits.find(self.bounds(ranges), self._fields).sort(self._last, order)
+        # the planner would try several indexes first
+        cursor = self._commits.find(self.bounds(ranges), self._fields, hint=_INDEXES[self._last])
+        cursor = cursor.sort(self._last, order)
         self.add(await read_some(cursor, max_bytes if len(ranges) == 1 else None))
 
     async def find(self, place: int, end: int) -> Mapping[str, Any] | None:
         """The document of a place that was not read yet, and some behind it; None where the log does not have it."""
         here = {"s": shard_key(self._log.head.key), "i": self._log.head.incarnation}
         many = min(_BATCH, (end - place) // self._each + 1)
-        cursor = self._commits.find({**here, self._last: {"$gte": place}}, self._fields)
+        asked = {**here, self._last: {"$gte": place}}
+        cursor = self._commits.find(asked, self._fields, hint=_INDEXES[self._last])
         self.add(await cursor.sort(self._last, 1).limit(many).to_list(None))
         return self.at(place)
 

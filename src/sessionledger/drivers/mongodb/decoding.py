@@ -127,7 +127,10 @@ def session_header_of(fields: Mapping[str, Any], body: Any) -> SessionHeader:
 
 
 def switches_of(document: Mapping[str, Any], version: int) -> list[SwitchRow]:
-    return [SwitchRow(*values, version=version) for values in document["w"]]
+    return [
+        SwitchRow(switch_id, from_agent, to_agent, reason, switched_at, version)
+        for switch_id, from_agent, to_agent, reason, switched_at in document["w"]
+    ]
 
 
 def hidden_of(document: Mapping[str, Any], version: int) -> list[HiddenRow]:

@@ -42,8 +42,11 @@ _RIGHTS: Final = (13, 31)
 _FULL: Final = (14031,)
 #: The primary steps down, is not one, or stops; the network of the servers; cursors that are gone; locks.
 _PASSING: Final = frozenset(
-    (6, 7, 24, 43, 63, 89, 91, 112, 133, 134, 150, 189, 202, 234, 237, 262, 279, 290, 317, 356)
-    + (358, 384, 9001, 10058, 10107, 11600, 11601, 11602, 13388, 13435, 13436)
+    int(code)
+    for code in (
+        "6 7 24 43 63 89 91 112 133 134 150 189 202 234 237 262 279 290 317 356 358 384 "
+        "9001 10058 10107 11600 11601 11602 13388 13435 13436"
+    ).split()
 )
 _CONCERN: Final = (64, 79, 100)
 
@@ -54,9 +57,7 @@ _SENTENCES: Final[dict[int, tuple[type[DriverError], str]]] = {
         (DriverError, "MongoDB refused the user or the password: mend them, or authSource, in the store's URL"),
     ),
     **dict.fromkeys(_RIGHTS, (DriverError, "the MongoDB user lacks a right: grant it readWrite on the database")),
-    **dict.fromkeys(
-        _FULL, (StorageFullError, "the disk of the MongoDB server is full: make room and repeat the call")
-    ),
+    **dict.fromkeys(_FULL, (StorageFullError, "the disk of the MongoDB server is full: make room and repeat the call")),
     12501: (StorageFullError, "the quota of the MongoDB database is exhausted: raise it and repeat the call"),
     **dict.fromkeys(_PASSING, (UnavailableError, "the MongoDB primary steps down, stops or is busy: try again")),
     **dict.fromkeys(_CONCERN, (OutcomeUnknownError, "a majority of the MongoDB servers did not confirm in time")),
@@ -90,7 +91,9 @@ def error_of(error: BaseException, *, writing: bool) -> DriverError | DecodeErro
     if isinstance(error, ServerSelectionTimeoutError):
         return _unreachable(error)
     if isinstance(error, ConfigurationError | InvalidURI):
-        return DriverError(f"the options of the MongoDB URL do not fit ({_first_line(error)}): see the docs", driver=_DRIVER)
+        return DriverError(
+            f"the options of the MongoDB URL do not fit ({_first_line(error)}): see the docs", driver=_DRIVER
+        )
     if isinstance(error, OperationFailure):
         return _failure(error, writing=writing)
     if isinstance(error, ConnectionFailure | OSError | TimeoutError):

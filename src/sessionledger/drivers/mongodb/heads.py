@@ -167,7 +167,8 @@ class Heads:
 
     async def read(self, key: SessionKey) -> LogHead | None:
         """As the storage has it."""
-        document = await self._layout.commits.find_one({"s": shard_key(key)}, HEAD_FIELDS, sort=[("n", -1)])
+        query = {"s": shard_key(key)}
+        document = await self._layout.commits.find_one(query, HEAD_FIELDS, sort=[("n", -1)], hint="by_number")
         if document is None:
             self.forget(key)
             return None

@@ -57,9 +57,7 @@ class Lasting:
     async def complete(self, commit: Commit, log: LogHead) -> None:
         """What a commit that is there already may have left undone."""
         for change in commit.changes:
-            if isinstance(change, PatchRun) or (
-                isinstance(change, PutRun) and change.header.status in OPEN_STATUSES
-            ):
+            if isinstance(change, PatchRun) or (isinstance(change, PutRun) and change.header.status in OPEN_STATUSES):
                 await self.repair(log, change.run_id, change.revision)
 
     async def repair(self, log: LogHead, run_id: str, revision: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any, Final, NamedTuple
 
@@ -57,7 +57,7 @@ class MessageReader:
         first, last = query.ranges[0]
         wanted = max(1, min(query.limit, last - first + 1, guess.head.message_count))
         each = max(1.0, guess.head.message_count / max(1, guess.head.version))
-        cursor = self._layout.commits.find({"s": shard_key(query.key)}, _FIELDS).sort("n", -1)
+        cursor = self._layout.commits.find({"s": shard_key(query.key)}, _FIELDS, hint="by_number").sort("n", -1)
         found = await cursor.limit(min(128, int(wanted / each) + 1)).to_list(None)
         if not found:
             return None, None
@@ -102,7 +102,7 @@ class MessageReader:
     async def _dense(self, page: _Page, ranges: Sequence[tuple[int, int]], cover: Cover) -> bool:
         """Every position of the ranges. False when the log does not have one."""
         for first, last in ranges:
-            at = last if page.reverse else first
+            at = last if page.reverse else page.take_whole(cover, first, last)
             while first <= at <= last:
                 if page.full:
                     page.more = True
@@ -173,6 +173,31 @@ class _Page:
     def full(self) -> bool:
         return len(self.rows) >= self._limit or self._size >= self._max_bytes
 
+    def take_whole(self, cover: Cover, at: int, last: int) -> int:
+        """From a position on, documents that have one run, and room here: most have. The place behind them."""
+        for document in cover.behind(at):
+            if document["f"] != at or document["l"] > last or not _simple(document):
+                break
+            columns, (entry,) = document["m"], document["r"]
+            bodies, count = columns["d"], entry["c"]
+            size = self._size + sum(map(len, bodies))
+            if len(self.rows) + count > self._limit or size >= self._max_bytes:
+                break
+            seq = entry["q"]
+            self.rows += map(
+                _make_row,
+                columns.get("id", _NOBODY),
+                columns["t"],
+                bodies,
+                range(count),
+                range(at, at + count),
+                repeat(seq),
+                repeat(entry["v"]),
+            )
+            self.run_ids[seq] = entry["id"]
+            self._size, at = size, at + count
+        return at
+
     def take(self, document: Mapping[str, Any], stretch: _Stretch, low: int, high: int) -> int:
         """Positions `low` to `high` of a stretch, as far as the page has room; the place behind them."""
         entries = entries_of(document)
@@ -217,6 +242,17 @@ class _Page:
             )
         ]
         self.rows += rows[::-1] if self.reverse else rows
+
+
+_make_row: Callable[..., MessageRow] = MessageRow
+_NOBODY: Final = repeat(None)  #: the ids of messages that have none
+
+
+def _simple(document: Mapping[str, Any]) -> bool:
+    """Whether its messages are here, and are those of one run from its first one on."""
+    if "m" not in document or "p" in document or "z" in document["m"]:
+        return False
+    return len(document["r"]) == 1 and "y" not in document["r"][0]
 
 
 def _within(ranges: Sequence[tuple[int, int]], log: LogHead, *, open_end: bool = False) -> list[tuple[int, int]]:

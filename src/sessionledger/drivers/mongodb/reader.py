@@ -67,7 +67,9 @@ class Reader:
         numbers = {log.n, log.n + 1, log.fields, log.state if state else log.fields}
         shard = shard_key(log.head.key)
         query = {"s": shard, "n": {"$in": sorted(numbers)}}
-        found = {row["n"]: row for row in await self._layout.commits.find(query, fields).to_list(None)}
+        found = {
+            row["n"]: row for row in await self._layout.commits.find(query, fields, hint="by_number").to_list(None)
+        }
         last = found.get(log.n)
         if log.n + 1 in found or last is None or last["i"] != log.head.incarnation:
             return None

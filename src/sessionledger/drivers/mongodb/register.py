@@ -65,9 +65,7 @@ class Register:
             )
         except DuplicateKeyError:
             # it has these facts, or later ones
-            await self._layout.sessions.update_one(
-                {"_id": shard_key(key)}, {"$max": {"active": head.last_activity_at}}
-            )
+            await self._layout.sessions.update_one({"_id": shard_key(key)}, {"$max": {"active": head.last_activity_at}})
 
     async def touch(self, after: LogHead) -> bool:
         """The activity; False when the register has other facts than the log had."""
@@ -78,9 +76,7 @@ class Register:
     async def touch_all(self, many: Sequence[LogHead]) -> list[bool]:
         if len(many) == 1:
             return [await self.touch(many[0])]
-        done = await self._layout.sessions.bulk_write(
-            [UpdateOne(*_touching(after)) for after in many], ordered=False
-        )
+        done = await self._layout.sessions.bulk_write([UpdateOne(*_touching(after)) for after in many], ordered=False)
         if done.matched_count == len(many):
             return [True] * len(many)
         keys = [shard_key(after.head.key) for after in many]

@@ -38,8 +38,8 @@ class RunReader:
                 log = guess = await self._heads.read(query.key)
                 cover = await self._fetch(query, log) if log else None
             else:
-                log, cover = await asyncio.gather(self._heads.read(query.key), self._fetch(query, guess))
-                cover = cover.renewed(log) if log else None
+                log, guessed = await asyncio.gather(self._heads.read(query.key), self._fetch(query, guess))
+                cover = guessed.renewed(log) if log else None
             if log is None or cover is None or log.head.erased:
                 return RunPage(log.head if log else None, (), False)
             page = await self._page(query, log, cover)
@@ -68,8 +68,8 @@ class RunReader:
         rows = found[: query.limit]
         more = len(found) > query.limit or self._goes_on(query, log, rows)
         if log.head.has_hidden and rows:
-            revised = await self._revised(log, rows)
-            found = sorted([*rows, *revised], key=_order, reverse=query.reverse)
+            later = await self._later_ones(log, rows)
+            found = sorted([*rows, *later], key=_order, reverse=query.reverse)
             more = more or len(found) > query.limit
             rows = found[: query.limit]
             if query.bodies:
@@ -112,7 +112,7 @@ class RunReader:
         ((first, last),) = _seqs(query, log)
         return rows[-1].seq > first if query.reverse else rows[-1].seq < last
 
-    async def _revised(self, log: LogHead, rows: Sequence[RunRow]) -> list[RunRow]:
+    async def _later_ones(self, log: LogHead, rows: Sequence[RunRow]) -> list[RunRow]:
         """The later revisions of the runs."""
         seqs = {row.seq for row in rows}
         asked = {**place(log), "hq": {"$gte": min(seqs), "$lte": max(seqs)}, "n": {"$lte": log.n}}
@@ -161,10 +161,8 @@ class RunReader:
         for document in found:
             for entry, parts in zip(document["p"], document.get("pt", repeat(())), strict=False):
                 patches.setdefault((document["s"], entry["q"], entry["v"]), []).append((entry, parts))
-        return [
-            patched(row, patches[here]) if (here := (place(log)["s"], row.seq, row.revision)) in patches else row
-            for log, row in rows
-        ]
+        named = [((shard_key(log.head.key), row.seq, row.revision), row) for log, row in rows]
+        return [patched(row, patches[name]) if name in patches else row for name, row in named]
 
     async def loaded(self, shard: str, row: RunRow) -> RunRow:
         """With its body and parts, wherever they are."""

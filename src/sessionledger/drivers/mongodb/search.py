@@ -153,7 +153,9 @@ class Search:
         rows += await self._entries(found)
         ends += [(found[-1]["s"], found[-1]["n"])] if len(found) == wanted else []
         end = (max if search.reverse else min)(ends) if ends else None
-        candidates = sorted((row for row in rows if _inside(row.place, after, end, search.reverse)), reverse=search.reverse)
+        candidates = sorted(
+            (row for row in rows if _inside(row.place, after, end, search.reverse)), reverse=search.reverse
+        )
         if not candidates and end is not None:
             candidates = [_Candidate((*end, -1 if search.reverse else 1 << 30), "", 0, {}, "")]
         return candidates, end is None
@@ -188,9 +190,7 @@ class Search:
         rows = [(log, run_of(one.row, one.body, one.place[1] - log.base)) for log, one in present]
         current = await self._runs.with_patches(rows, bodies=True)
         return [
-            (log.head, row, one.place)
-            for (log, one), row in zip(present, current, strict=True)
-            if _found(row, search)
+            (log.head, row, one.place) for (log, one), row in zip(present, current, strict=True) if _found(row, search)
         ]
 
     async def _replaced(self, pairs: Iterable[tuple[LogHead, _Candidate]]) -> set[tuple[str, int, int]]:

@@ -7,26 +7,24 @@ import random
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-import msgspec
 from pymongo.errors import BulkWriteError, DocumentTooLarge, DuplicateKeyError, WriteError
 
 from sessionledger.drivers.mongodb.blobs import Blobs, Spill
-from sessionledger.drivers.mongodb.decoding import receipt_of
-from sessionledger.drivers.mongodb.encoding import document_of, operation_key, patch_key, put_key
+from sessionledger.drivers.mongodb.encoding import document_of
 from sessionledger.drivers.mongodb.errors import DUPLICATE, TOO_LARGE, code_error, error_of, mapped
 from sessionledger.drivers.mongodb.heads import Heads, LogHead, behind
 from sessionledger.drivers.mongodb.lasting import Lasting
 from sessionledger.drivers.mongodb.layout import Layout, shard_key
 from sessionledger.drivers.mongodb.register import Register
+from sessionledger.drivers.mongodb.stored import DECIDING, Stored, keys_of
 from sessionledger.errors import DecodeError, DriverError, OutcomeUnknownError, UnavailableError
-from sessionledger.protocol.decide import Decision, Known, StoredOperation, StoredRun, decide, needs_operation
+from sessionledger.protocol.decide import Decision, Known, decide
 from sessionledger.protocol.rows import (
     OPEN_STATUSES,
     SEALED,
     Commit,
     Committed,
     Outcome,
-    PatchRun,
     PatchSession,
     PutRun,
     Reason,
@@ -49,7 +47,7 @@ Answer = Outcome | DriverError | DecodeError
 class _Planned(NamedTuple):
     """A plain append, with what it is if the guess is right."""
 
-    index: int
+    number: int  #: in its call
     decision: Decision
     after: LogHead
     document: dict[str, Any]
@@ -144,7 +142,7 @@ class Writer:
             return {0: {"code": 11000}}
         except DocumentTooLarge:
             # what it was found in is not told: judged one by one, it will be
-            return dict.fromkeys(range(len(documents)), {"code": 11000})
+            return {number: {"code": 11000} for number in range(len(documents))}
         except WriteError as error:
             if len(documents) > 1 or not _concerns_one(error.code):
                 raise
@@ -153,19 +151,17 @@ class Writer:
             return _failed(error)
         return {}
 
-    async def _settle(
-        self, call: _Call, plan: _Planned, failed: Mapping[str, Any] | None, touched: bool
-    ) -> bool:
+    async def _settle(self, call: _Call, plan: _Planned, failed: Mapping[str, Any] | None, touched: bool) -> bool:
         """Answer what was written; what was not stays in its queue, to be judged."""
-        commit = call.commits[plan.index]
+        commit = call.commits[plan.number]
         if failed is not None:
             self._heads.forget(commit.key)
-            call.tried[plan.index] = plan.after.head.last_activity_at
+            call.tried[plan.number] = plan.after.head.last_activity_at
             return False
         if not touched and not await self._confirm(plan.after, plan.document):
             return False
         self._heads.note(commit.key, plan.after)
-        call.answer(plan.index, plan.decision.outcome)
+        call.answer(plan.number, plan.decision.outcome)
         return True
 
     async def _confirm(self, after: LogHead, document: Mapping[str, Any]) -> bool:
@@ -194,7 +190,7 @@ class Writer:
         if self._heads.guess(key) is None:
             await self._heads.read(key)
         planned = self._plan(call, key)
-        if planned and planned[0].index not in call.tried:
+        if planned and planned[0].number not in call.tried:
             await self._append_chain(call, planned)
         else:
             await self._answer(call, call.waiting[key][0])
@@ -245,13 +241,13 @@ class Writer:
         """What is stored of that which a commit is about, and the number of the latest document that tells of it."""
         if log is None or log.head.erased:
             return Known(log.head if log else None), 0
-        keys = _keys(commit)
+        keys = keys_of(commit)
         shard, incarnation = shard_key(commit.key), log.head.incarnation
         found: list[dict[str, Any]] = []
         if keys:
             query = {"s": shard, "i": incarnation, "op": {"$in": keys}}
-            found = await self._layout.commits.find(query, _DECIDING).to_list(None)
-        stored = _Stored(found, log.base)
+            found = await self._layout.commits.find(query, DECIDING, hint="by_operation").to_list(None)
+        stored = Stored(found, log.base)
         hides = set()
         for change in commit.changes:
             if isinstance(change, Show):
@@ -347,80 +343,6 @@ class _Call:
         self.waiting[self.commits[index].key].remove(index)
 
 
-class _Stored:
-    """What the log holds under some keys."""
-
-    def __init__(self, documents: Sequence[Mapping[str, Any]], base: int) -> None:
-        self._puts: dict[tuple[str, int], StoredRun] = {}
-        self._patches: set[tuple[str, int, int]] = set()
-        self._operations: dict[str, StoredOperation] = {}
-        for document in documents:
-            version = document["n"] - base
-            for entry in document.get("r", ()):
-                last = entry["f"] + entry["c"] - 1
-                self._puts[entry["id"], entry["v"]] = StoredRun(
-                    entry["q"], entry["v"], 0, entry["d"], entry["f"], last, version
-                )
-            self._patches |= {(entry["id"], entry["v"], entry["k"]) for entry in document.get("p", ())}
-            self._note_operation(document, version)
-
-    def _note_operation(self, document: Mapping[str, Any], version: int) -> None:
-        if "d" in document:
-            receipts = [receipt_of(entry, version) for entry in document.get("p", ())]
-            for key in document["op"]:
-                self._operations[key] = StoredOperation(document["d"], receipts)
-
-    def operation(self, commit: Commit) -> StoredOperation | None:
-        return self._operations.get(operation_key(commit.operation_id)) if needs_operation(commit) else None
-
-    def runs(self, commit: Commit) -> tuple[dict[tuple[str, int], StoredRun], dict[str, StoredRun]]:
-        """The revisions that are named, and the newest ones where the commit may go on from them."""
-        named: dict[tuple[str, int], StoredRun] = {}
-        newest: dict[str, StoredRun] = {}
-        for change in commit.changes:
-            if isinstance(change, PutRun):
-                stored = self._puts.get((change.run_id, change.revision))
-                if stored is not None:
-                    named[change.run_id, change.revision] = stored
-                before = self._puts.get((change.run_id, change.revision - 1))
-                if before is not None:
-                    newest[change.run_id] = before
-            elif isinstance(change, PatchRun) and self._goes_on(change):
-                stored = self._puts[change.run_id, change.revision]
-                newest[change.run_id] = msgspec.structs.replace(stored, patch=change.expected_patch)
-        return named, newest
-
-    def _goes_on(self, patch: PatchRun) -> bool:
-        """Whether the run is there in that revision, in no later one, and was patched that often."""
-        run, revision, count = patch.run_id, patch.revision, patch.expected_patch
-        if (run, revision) not in self._puts or (run, revision + 1) in self._puts:
-            return False
-        patched = count == 0 or (run, revision, count) in self._patches
-        return patched and (run, revision, count + 1) not in self._patches
-
-
-#: What a decision needs of a document: no bodies.
-_DECIDING: Final = {
-    name: 0 if name == "_id" else 1
-    for name in ("_id", "n", "op", "d", "r.id", "r.q", "r.v", "r.d", "r.f", "r.c", "p.id", "p.q", "p.v", "p.k", "p.f", "p.c")
-}
-
-
-def _keys(commit: Commit) -> list[str]:
-    """All that a commit is recognised by, or goes on from."""
-    keys = [operation_key(commit.operation_id)] if needs_operation(commit) else []
-    for change in commit.changes:
-        if isinstance(change, PutRun):
-            keys.append(put_key(change.run_id, change.revision))
-            if change.revision > 1:
-                keys.append(put_key(change.run_id, change.revision - 1))
-        elif isinstance(change, PatchRun):
-            run, revision, count = change.run_id, change.revision, change.expected_patch
-            keys += [put_key(run, revision), put_key(run, revision + 1)]
-            keys += [patch_key(run, revision, count), patch_key(run, revision, count + 1)]
-    return keys
-
-
 def _is_plain(commit: Commit, seen: set[str]) -> bool:
     """Whether it only puts runs, new and ended ones, none of which comes before it in its group."""
     for change in commit.changes:
@@ -455,7 +377,9 @@ def _failed(error: BulkWriteError) -> Mapping[int, Mapping[str, Any]]:
 
 
 def _unknown(item: Mapping[str, Any]) -> OutcomeUnknownError:
-    return OutcomeUnknownError(f"MongoDB failed at a document ({item.get('errmsg')}): repeat the call", driver="mongodb")
+    return OutcomeUnknownError(
+        f"MongoDB failed at a document ({item.get('errmsg')}): repeat the call", driver="mongodb"
+    )
 
 
 def _concerns_one(code: int | None) -> bool:
@@ -470,11 +394,11 @@ def _pause(attempt: int) -> float:
 
 async def _both(one: Coroutine[Any, Any, Any], other: Coroutine[Any, Any, Any]) -> tuple[Any, Any]:
     """At the same time; both have ended when one of them fails."""
-    first, second = await asyncio.gather(one, other, return_exceptions=True)
-    for result in (first, second):
+    results: Sequence[Any] = await asyncio.gather(one, other, return_exceptions=True)
+    for result in results:
         if isinstance(result, BaseException):
             raise result
-    return first, second
+    return results[0], results[1]
 
 
 async def _all(work: Sequence[Coroutine[Any, Any, Any]]) -> None:

@@ -176,14 +176,16 @@ def _directory(durable: bool) -> Path:
 def _connect(url: str) -> Any:
     """A client that blocks, for the server's own care."""
     try:
-        from pymongo import MongoClient
+        from pymongo import MongoClient  # noqa: PLC0415 - the kit does without it
     except ImportError as error:
-        raise ServerError('a MongoDB server needs its client: python -m pip install "sessionledger[mongodb]"') from error
+        raise ServerError(
+            'a MongoDB server needs its client: python -m pip install "sessionledger[mongodb]"'
+        ) from error
     return MongoClient(url, serverSelectionTimeoutMS=10_000)
 
 
 def _hello(port: int) -> dict[str, Any]:
-    from pymongo.errors import PyMongoError
+    from pymongo.errors import PyMongoError  # noqa: PLC0415
 
     with _connect(f"mongodb://127.0.0.1:{port}/?directConnection=true&socketTimeoutMS=1000") as client:
         try:
@@ -211,8 +213,8 @@ def _binary() -> Path:
     found = shutil.which("mongod")
     candidates = [Path(found)] if found else []
     spec = find_spec("fiftyone")
-    for directory in (spec.submodule_search_locations or ()) if spec is not None else ():
-        candidates.append(Path(directory) / "db" / "bin" / "mongod")
+    directories = (spec.submodule_search_locations or ()) if spec is not None else ()
+    candidates += [Path(directory) / "db" / "bin" / "mongod" for directory in directories]
     for binary in candidates:
         if binary.exists():
             return binary
