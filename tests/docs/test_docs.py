@@ -48,8 +48,25 @@ def blocks(page: Path) -> Iterator[Block]:
             yield Block(line, fence[2], following[2] if following and below and following[1] == "text" else None)
 
 
-def run(page: Path, block: Block, names: dict[str, Any], runner: asyncio.Runner) -> str:
+#: Servers of the pages, and the fixtures that have one instead.
+SERVERS = {"mongodb://localhost:27017/agents": "mongo_server"}
+
+
+@pytest.fixture
+def servers(page: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """A fresh URL for each that the page's code names."""
+    code = "".join(block.code for block in blocks(page))
+    used = {url: request.getfixturevalue(name) for url, name in SERVERS.items() if url in code}
+    urls = {url: server.fresh_url() for url, server in used.items()}
+    yield urls
+    for url, server in used.items():
+        server.drop(urls[url])
+
+
+def run(page: Path, block: Block, names: dict[str, Any], runner: asyncio.Runner, servers: dict[str, str]) -> str:
     source = "\n" * block.line + block.code
+    for url, fresh in servers.items():
+        source = source.replace(url, fresh)
     code = compile(source, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     with redirect_stdout(io.StringIO()) as printed:
         result = eval(code, names)
@@ -59,12 +76,14 @@ def run(page: Path, block: Block, names: dict[str, Any], runner: asyncio.Runner)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_of_a_page_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: dict[str, str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "page"}
     with asyncio.Runner() as runner:
         for block in blocks(page):
-            printed = run(page, block, names, runner)
+            printed = run(page, block, names, runner, servers)
             if block.printed is not None:
                 assert printed == block.printed, f"{page}:{block.line}"
 
