@@ -134,6 +134,20 @@ async def test_an_old_head_patches_nothing_that_was_erased(driver: Driver, other
     assert await all_messages(other) == []
 
 
+async def test_an_old_head_renames_nothing_that_was_erased(driver: Driver, other: Driver) -> None:
+    await send(driver, put("r1"))
+    await send(other, patch_session(name="a"))
+    await send(driver, put("r2"))
+    await send(driver, put("r3"))
+    await send(driver, Seal())
+    await erase(driver)
+    for late in (commit(patch_session(name="late")), commit(Seal())):
+        outcome = await outcome_of(other, late)
+        assert isinstance(outcome, Refused) and outcome.reason is Reason.ERASED
+    await send(driver, put("r1"), must_create=True)
+    assert [row.header.name for row in await all_sessions(other)] == [None]
+
+
 async def test_an_old_head_reads_what_is_there_now(driver: Driver, other: Driver) -> None:
     await send(other, put("r1"), create=new_session(name="old"))
     await send(driver, patch_session(name="new", state='{"a":1}'))

@@ -180,5 +180,6 @@ class Heads:
         if known is not None and known.n == document["n"] and known.head.incarnation == document["i"]:
             return known
         log = log_head_of(document, key)
-        self.note(key, log)
+        if known is None or known.n < log.n or known.head.incarnation != log.head.incarnation:
+            self.note(key, log)
         return log

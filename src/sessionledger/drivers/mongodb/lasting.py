@@ -8,7 +8,8 @@ asks the log about each, and misses none, wherever a process was stopped.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from time import time
+from typing import Any, Final
 
 from sessionledger.drivers.mongodb.encoding import put_key
 from sessionledger.drivers.mongodb.heads import LogHead
@@ -17,6 +18,9 @@ from sessionledger.protocol.decide import Decision
 from sessionledger.protocol.rows import OPEN_STATUSES, Commit, PatchRun, PutRun
 
 __all__ = ["Lasting"]
+
+
+_LATEST: Final = 24 * 3600  #: seconds after which a run that was announced will not come any more
 
 
 class Lasting:
@@ -29,7 +33,7 @@ class Lasting:
             if isinstance(change, PutRun) and receipt is not None and change.header.status in OPEN_STATUSES:
                 shard, incarnation = shard_key(commit.key), after.head.incarnation
                 fields = {"s": shard, "i": incarnation, "ns": commit.key.namespace, "id": change.run_id}
-                fields |= {"v": change.revision, "k": 0, "st": change.header.status, "open": True}
+                fields |= {"v": change.revision, "k": 0, "st": change.header.status, "open": True, "at": int(time())}
                 for name, value in (("a", change.agent_id), ("u", change.user_id), ("pa", change.parent_run_id)):
                     if value is not None:
                         fields[name] = value
@@ -66,6 +70,7 @@ class Lasting:
         query = {**place, "op": put_key(run_id, revision)}
         found = await self._layout.commits.find_one(query, {"n": 1, "r.id": 1, "r.v": 1, "r.q": 1})
         if found is None:
+            await self.drop_unless_new(_name(log, run_id, revision), place["s"])
             return
         await self._update(log, run_id, revision, {"$set": {"n": found["n"]}})
         (seq,) = [entry["q"] for entry in found["r"] if (entry["id"], entry["v"]) == (run_id, revision)]
@@ -73,6 +78,11 @@ class Lasting:
         for entry in (last or {}).get("p", ()):
             if (entry["id"], entry["v"]) == (run_id, revision):
                 await self._note(log, run_id, revision, entry["k"], entry["st"])
+
+    async def drop_unless_new(self, name: str, shard: str) -> None:
+        """An entry whose run nobody will store any more."""
+        query = {"_id": name, "s": shard, "n": None, "at": {"$lt": int(time()) - _LATEST}}
+        await self._layout.lasting.delete_one(query)
 
     async def _note(self, log: LogHead, run_id: str, revision: int, patch: int, status: str) -> None:
         values = {"k": patch, "st": status}

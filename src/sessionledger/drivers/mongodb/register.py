@@ -50,8 +50,8 @@ class Register:
             {"_id": shard_key(key)}, {"$set": {"erased": False}, "$setOnInsert": fields}, upsert=True
         )
 
-    async def put(self, after: LogHead, header: SessionHeader) -> None:
-        """The facts, once the log has them."""
+    async def put(self, after: LogHead, header: SessionHeader) -> bool:
+        """The facts, once the log has them; False when the register has these, or later ones."""
         key, head = after.head.key, after.head
         fields = _fields_of(key, header, after)
         fields["facts"] = after.facts
@@ -64,8 +64,9 @@ class Register:
                 {"_id": shard_key(key), "facts": {"$lt": after.facts}}, update, upsert=True
             )
         except DuplicateKeyError:
-            # it has these facts, or later ones
-            await self._layout.sessions.update_one({"_id": shard_key(key)}, {"$max": {"active": head.last_activity_at}})
+            await self.touch(after)
+            return False
+        return True
 
     async def touch(self, after: LogHead) -> bool:
         """The activity; False when the register has other facts than the log had."""

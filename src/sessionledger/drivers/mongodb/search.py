@@ -132,8 +132,10 @@ class Search:
         for row in rows:
             session_id, _, namespace = row["s"].partition("\0")
             log = await self._heads.read(SessionKey(namespace, session_id))
-            if log is not None and log.head.incarnation == row["i"]:
+            if log is not None and log.head.incarnation == row["i"] and not log.head.erased:
                 await self._lasting.repair(log, row["id"], row["v"])
+            else:
+                await self._lasting.drop_unless_new(row["_id"], row["s"])
 
     async def _candidates(self, search: RunSearch, after: Place | None) -> tuple[list[_Candidate], bool]:
         """In the order of their places; True when there are no more."""

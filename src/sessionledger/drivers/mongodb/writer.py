@@ -168,10 +168,9 @@ class Writer:
         """Put register and log right. False: the document was written into a log that had been erased."""
         key = after.head.key
         log = await self._register.repair(key)
-        if log is not None and log.head.incarnation == after.head.incarnation and not log.head.erased:
-            if log.n >= after.n:
-                return True
-        elif log is not None and log.n > after.n:
+        if log is not None and _has(log, after):
+            return True
+        if log is not None and log.n > after.n:
             await self._layout.commits.delete_one({"s": shard_key(key), "_id": document["_id"]})
         self._heads.forget(key)
         return False
@@ -289,8 +288,9 @@ class Writer:
         if after.facts == after.n:
             if header is None:
                 header = await self._register.header(after)
-            if header is not None:
-                await self._register.put(after, header)
+            registered = header is not None and await self._register.put(after, header)
+            if not registered and not await self._confirm(after, document):
+                return False
         elif not await self._register.touch(after) and not await self._confirm(after, document):
             return False
         self._heads.note(commit.key, after)
@@ -380,6 +380,13 @@ def _unknown(item: Mapping[str, Any]) -> OutcomeUnknownError:
     return OutcomeUnknownError(
         f"MongoDB failed at a document ({item.get('errmsg')}): repeat the call", driver="mongodb"
     )
+
+
+def _has(log: LogHead, after: LogHead) -> bool:
+    """Whether a log that was read has what was written, and not only its place in a log that was erased."""
+    if after.head.erased:
+        return after.n in (log.n, log.base)
+    return log.head.incarnation == after.head.incarnation and not log.head.erased and log.n >= after.n
 
 
 def _concerns_one(code: int | None) -> bool:
