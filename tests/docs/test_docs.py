@@ -30,7 +30,10 @@ NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 #: URLs in the pages' code, and the fixture of the server that they stand for.
-SERVERS = {"postgresql://localhost/agents": "postgres_server"}
+SERVERS = {
+    "mongodb://localhost:27017/agents": "mongo_server",
+    "postgresql://localhost/agents": "postgres_server",
+}
 COMMANDS_PAGE = ROOT / "docs" / "command-line.md"
 
 

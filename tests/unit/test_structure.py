@@ -39,11 +39,12 @@ CLIENTS = {
     "protocol": {"msgspec"},
     "core": {"anyio", "msgspec", "uuid_utils"},
     "cli": {"anyio", "click", "msgspec", "rich"},
-    "testing": {"anyio", "hypothesis", "msgspec", "pytest"},
+    "testing": {"anyio", "hypothesis", "msgspec", "pymongo", "pytest"},
     "drivers.memory": {"anyio", "msgspec"},
     "drivers.sqlite": {"aiosqlite", "anyio", "msgspec"},
     "drivers.postgres": {"anyio", "asyncpg", "msgspec"},
     "drivers.redis": {"hiredis", "msgspec", "redis"},
+    "drivers.mongodb": {"anyio", "bson", "motor", "msgspec", "pymongo"},
     "drivers.relational": set[str](),
     "drivers.statements": set[str](),
 }

@@ -18,10 +18,12 @@ from pathlib import Path
 import pytest
 
 from sessionledger import SessionStore, open_store
-from sessionledger.testing.servers import PostgresServer, RedisServer
+from sessionledger.testing.servers import MongoServer, PostgresServer, RedisServer
 
 __all__ = [
     "memory_store",
+    "mongo_replica_set",
+    "mongo_server",
     "postgres_server",
     "redis_cluster",
     "redis_server",
@@ -90,4 +92,18 @@ def redis_server() -> Iterator[RedisServer]:
 def redis_cluster() -> Iterator[RedisServer]:
     """A Redis Cluster of three masters, started once for all tests of a process."""
     with RedisServer(cluster=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mongo_server() -> Iterator[MongoServer]:
+    """A MongoDB server on its own, started once for all tests of a process; one without a power cut to fear."""
+    with MongoServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mongo_replica_set() -> Iterator[MongoServer]:
+    """A MongoDB replica set of three members, started once for all tests of a process."""
+    with MongoServer(replica_set=3) as server:
         yield server

@@ -72,6 +72,10 @@ class Process:
             raise ServerError(f"{self._command[0]} is not running: start it first")
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def start(self, timeout: float = 60.0) -> None:
         """Return when it answers; `timeout` in seconds."""
         with self.log.open("ab") as log:

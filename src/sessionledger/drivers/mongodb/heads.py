@@ -1,0 +1,185 @@
+"""Where a session's log stands, as each of its documents says it.
+
+A document carries all that is true behind it, so that the last one answers everything in one read.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from sessionledger.drivers.mongodb.layout import Layout, shard_key
+from sessionledger.errors import DecodeError
+from sessionledger.protocol.decide import Decision, add_counters
+from sessionledger.protocol.rows import (
+    Commit,
+    ForkLink,
+    Head,
+    PatchSession,
+    Seal,
+    SessionKey,
+    SetDeleted,
+)
+
+__all__ = ["HEAD_FIELDS", "Heads", "LogHead", "behind", "head_fields", "log_head_of"]
+
+#: What a query brings for a head.
+HEAD_FIELDS: Final = {"_id": 0, "n": 1, "i": 1, "u": 1, "h": 1}
+
+_MOST_HEADS: Final = 8192
+
+
+class LogHead(msgspec.Struct, frozen=True):
+    """A head, and where in the log the rest of the session's present is."""
+
+    head: Head
+    n: int  #: the document's number; unlike the version, it goes on when the session is made again
+    facts: int  #: the number of the last document that changed what lists show
+    fields: int  #: the number of the document with the session's fields
+    state: int  #: and of that with its state
+    counters: Mapping[str, int] = {}
+
+    @property
+    def base(self) -> int:
+        """The number behind which this incarnation begins."""
+        return self.n - self.head.version
+
+
+class _Mark(msgspec.Struct, array_like=True, frozen=True):
+    """The text `h` of a document; later releases may add to its end."""
+
+    version: int
+    state_version: int
+    run_count: int
+    message_count: int
+    created_at: int
+    last_activity_at: int
+    deleted_at: int | None
+    erased: bool
+    has_hidden: bool
+    has_summary: bool
+    forks: int
+    facts: int
+    fields: int
+    state: int
+    counters: dict[str, int]
+    fork: tuple[str, int, int, int, int] | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Mark).decode
+
+
+def log_head_of(document: Mapping[str, Any], key: SessionKey) -> LogHead:
+    """Of a document with the fields `HEAD_FIELDS`."""
+    try:
+        mark = _decode(document["h"])
+    except (KeyError, TypeError, msgspec.MsgspecError) as error:
+        raise DecodeError(
+            f"a document of session {key.session_id!r} is damaged: restore it from a backup", session_id=key.session_id
+        ) from error
+    head = Head(
+        key,
+        document["i"],
+        mark.version,
+        mark.state_version,
+        mark.run_count,
+        mark.message_count,
+        document.get("u"),
+        mark.created_at,
+        mark.last_activity_at,
+        mark.deleted_at,
+        mark.erased,
+        mark.has_hidden,
+        mark.has_summary,
+        mark.forks,
+        ForkLink(*mark.fork) if mark.fork else None,
+    )
+    return LogHead(head, document["n"], mark.facts, mark.fields, mark.state, mark.counters)
+
+
+def head_fields(log: LogHead) -> dict[str, Any]:
+    """Of the document that brought the log there."""
+    head, fork = log.head, log.head.fork
+    mark = _Mark(
+        head.version,
+        head.state_version,
+        head.run_count,
+        head.message_count,
+        head.created_at,
+        head.last_activity_at,
+        head.deleted_at,
+        head.erased,
+        head.has_hidden,
+        head.has_summary,
+        head.forks,
+        log.facts,
+        log.fields,
+        log.state,
+        dict(log.counters),
+        (fork.session_id, fork.incarnation, fork.position, fork.run_seq, fork.version) if fork else None,
+    )
+    fields: dict[str, Any] = {"i": head.incarnation, "n": log.n, "h": _encode(mark).decode()}
+    if head.user_id is not None:
+        fields["u"] = head.user_id
+    return fields
+
+
+def behind(before: LogHead | None, commit: Commit, decision: Decision) -> LogHead:
+    """The log once this is written."""
+    assert decision.head is not None
+    n = before.n + 1 if before else 1
+    counters = add_counters(before.counters if before else {}, commit, decision)
+    facts = fields = state = n
+    if before is not None and not decision.created:
+        facts, fields, state = before.facts, before.fields, before.state
+        for change in commit.changes:
+            if isinstance(change, Seal):
+                facts = fields = state = n
+            elif isinstance(change, PatchSession):
+                facts = fields = n
+                state = state if change.state is None else n
+            elif isinstance(change, SetDeleted):
+                facts = n
+    return LogHead(decision.head, n, facts, fields, state, counters)
+
+
+class Heads:
+    """Heads as this process last saw them: guesses, which a write proves or disproves."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._seen: OrderedDict[SessionKey, LogHead] = OrderedDict()
+
+    def guess(self, key: SessionKey) -> LogHead | None:
+        return self._seen.get(key)
+
+    def note(self, key: SessionKey, log: LogHead) -> None:
+        self._seen[key] = log
+        if len(self._seen) > _MOST_HEADS:
+            self._seen.popitem(last=False)
+
+    def forget(self, key: SessionKey) -> None:
+        self._seen.pop(key, None)
+
+    async def read(self, key: SessionKey) -> LogHead | None:
+        """As the storage has it."""
+        query = {"s": shard_key(key)}
+        document = await self._layout.commits.find_one(query, HEAD_FIELDS, sort=[("n", -1)], hint="by_number")
+        if document is None:
+            self.forget(key)
+            return None
+        return self.saw(key, document)
+
+    def saw(self, key: SessionKey, document: Mapping[str, Any]) -> LogHead:
+        """Note the last document of a log, which somebody read."""
+        known = self._seen.get(key)
+        if known is not None and known.n == document["n"] and known.head.incarnation == document["i"]:
+            return known
+        log = log_head_of(document, key)
+        if known is None or known.n < log.n or known.head.incarnation != log.head.incarnation:
+            self.note(key, log)
+        return log

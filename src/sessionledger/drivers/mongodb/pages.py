@@ -1,0 +1,275 @@
+"""Pages of a session's messages and runs, from the documents of its log."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from sessionledger.drivers.mongodb.blobs import Blobs, Columns, size_of
+from sessionledger.drivers.mongodb.cover import Cover, first_position
+from sessionledger.drivers.mongodb.decoding import Entry, entries_of
+from sessionledger.drivers.mongodb.encoding import id_number
+from sessionledger.drivers.mongodb.heads import HEAD_FIELDS, Heads, LogHead
+from sessionledger.drivers.mongodb.layout import Layout, shard_key
+from sessionledger.drivers.mongodb.reader import changing, place
+from sessionledger.protocol.rows import LAST, MessagePage, MessageQuery, MessageRow
+
+__all__ = ["MessageReader", "clipped"]
+
+_ATTEMPTS: Final = 20  #: while the session changes under the reader
+_FIELDS: Final = {**HEAD_FIELDS, "f": 1, "l": 1, "m": 1, "ck": 1, "g": 1, "r": 1, "p": 1}
+
+
+class MessageReader:
+    def __init__(self, layout: Layout, heads: Heads, blobs: Blobs) -> None:
+        self._layout, self._heads, self._blobs = layout, heads, blobs
+
+    async def messages(self, query: MessageQuery) -> MessagePage:
+        log, cover = await self._begin(query)
+        for _ in range(_ATTEMPTS):
+            if log is None or log.head.erased:
+                return MessagePage(log.head if log else None, (), {}, False)
+            page = await self._page(query, log, cover)
+            if page is not None:
+                return page
+            log = await self._heads.read(query.key)
+            cover = await self._fetch(query, log) if log else None
+        raise changing()
+
+    async def _begin(self, query: MessageQuery) -> tuple[LogHead | None, Cover | None]:
+        """A head, and documents that are those of the page unless somebody writes at this moment."""
+        guess = self._heads.guess(query.key)
+        if guess is None or guess.head.erased:
+            log = await self._heads.read(query.key)
+            return log, await self._fetch(query, log) if log else None
+        if query.reverse and query.message_id is None and query.ranges[0][1] >= guess.head.message_count:
+            return await self._end(query, guess)
+        log, cover = await asyncio.gather(self._heads.read(query.key), self._fetch(query, guess))
+        return log, cover.renewed(log) if log else None
+
+    async def _end(self, query: MessageQuery, guess: LogHead) -> tuple[LogHead | None, Cover | None]:
+        """The last documents of a log, of which the very last is its head."""
+        first, last = query.ranges[0]
+        wanted = max(1, min(query.limit, last - first + 1, guess.head.message_count))
+        each = max(1.0, guess.head.message_count / max(1, guess.head.version))
+        cursor = self._layout.commits.find({"s": shard_key(query.key)}, _FIELDS, hint="by_number").sort("n", -1)
+        found = await cursor.limit(min(128, int(wanted / each) + 1)).to_list(None)
+        if not found:
+            return None, None
+        log = self._heads.saw(query.key, found[0])
+        cover = self._cover(log)
+        cover.add(found)
+        return log, cover
+
+    def _cover(self, log: LogHead) -> Cover:
+        return Cover(self._layout.commits, log, "l", first_position, log.head.message_count, _FIELDS)
+
+    async def _fetch(self, query: MessageQuery, log: LogHead) -> Cover:
+        cover = self._cover(log)
+        if query.message_id is not None:
+            asked = {**place(log), "g": id_number(query.message_id)}
+            cover.add(await self._layout.commits.find(asked, _FIELDS).to_list(None))
+            return cover
+        # what is behind a guessed head is there by now, or is not asked for
+        ranges = clipped(_within(query.ranges, log, open_end=not query.reverse), query.limit, reverse=query.reverse)
+        if ranges:
+            await cover.fetch(ranges, max_bytes=query.max_bytes, reverse=query.reverse)
+        return cover
+
+    async def _page(self, query: MessageQuery, log: LogHead, cover: Cover | None) -> MessagePage | None:
+        """None where the documents are not those of the head."""
+        assert cover is not None
+        page = _Page(query)
+        ranges = _within(query.ranges, log)
+        if query.message_id is not None:
+            await self._named(page, ranges, cover.all(), id_number(query.message_id))
+        elif not await self._dense(page, ranges, cover):
+            return None
+        shard = shard_key(query.key)
+        rows = [
+            msgspec.structs.replace(row, body=await self._blobs.load(shard, row.body))
+            if isinstance(row.body, dict)
+            else row
+            for row in page.rows
+        ]
+        return MessagePage(log.head, rows, page.run_ids, page.more)
+
+    async def _dense(self, page: _Page, ranges: Sequence[tuple[int, int]], cover: Cover) -> bool:
+        """Every position of the ranges. False when the log does not have one."""
+        for first, last in ranges:
+            at = last if page.reverse else page.take_whole(cover, first, last)
+            while first <= at <= last:
+                if page.full:
+                    page.more = True
+                    return True
+                document = cover.at(at) or await cover.find(at, at if page.reverse else last)
+                if document is None:
+                    return False
+                stretch = await self._stretch(page.shard, document, at)
+                if page.reverse:
+                    at = page.take(document, stretch, max(first, stretch.first), at)
+                else:
+                    at = page.take(document, stretch, at, min(last, stretch.last))
+        return True
+
+    async def _named(
+        self, page: _Page, ranges: Sequence[tuple[int, int]], documents: Iterable[Mapping[str, Any]], number: int
+    ) -> None:
+        places: list[tuple[int, Mapping[str, Any], _Stretch]] = []
+        for document in documents:
+            if number not in document.get("g", ()):
+                continue
+            at = document["f"]
+            while at <= document["l"]:
+                stretch = await self._stretch(page.shard, document, at)
+                for position, message_id in enumerate(stretch.columns.get("id", ()), stretch.first):
+                    if message_id == page.message_id:
+                        places.append((position, document, stretch))
+                at = stretch.last + 1
+        for first, last in ranges:
+            inside = [found for found in places if first <= found[0] <= last]
+            for position, document, stretch in inside[:: -1 if page.reverse else 1]:
+                if page.full:
+                    page.more = True
+                    return
+                page.take(document, stretch, position, position)
+
+    async def _stretch(self, shard: str, document: Mapping[str, Any], at: int) -> _Stretch:
+        """The messages of a document, or the portion of them in which a position lies."""
+        if "m" in document:
+            return _Stretch(document["f"], document["m"])
+        chunks = document["ck"]
+        number = bisect_right(chunks["o"], at - document["f"]) - 1
+        return _Stretch(document["f"] + chunks["o"][number], await self._blobs.portion(shard, chunks, number))
+
+
+class _Stretch(NamedTuple):
+    first: int
+    columns: Columns
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.columns["d"]) - 1
+
+
+class _Page:
+    """A page in the making."""
+
+    def __init__(self, query: MessageQuery) -> None:
+        self.reverse, self.message_id = query.reverse, query.message_id
+        self.shard = shard_key(query.key)
+        self._limit, self._max_bytes = query.limit, query.max_bytes
+        self.rows: list[MessageRow] = []
+        self.run_ids: dict[int, str] = {}
+        self.more = False
+        self._size = 0
+
+    @property
+    def full(self) -> bool:
+        return len(self.rows) >= self._limit or self._size >= self._max_bytes
+
+    def take_whole(self, cover: Cover, at: int, last: int) -> int:
+        """From a position on, documents that have one run, and room here: most have. The place behind them."""
+        for document in cover.behind(at):
+            if document["f"] != at or document["l"] > last or not _simple(document):
+                break
+            columns, (entry,) = document["m"], document["r"]
+            bodies, count = columns["d"], entry["c"]
+            size = self._size + sum(map(len, bodies))
+            if len(self.rows) + count > self._limit or size >= self._max_bytes:
+                break
+            seq = entry["q"]
+            self.rows += map(
+                _make_row,
+                columns.get("id", _NOBODY),
+                columns["t"],
+                bodies,
+                range(count),
+                range(at, at + count),
+                repeat(seq),
+                repeat(entry["v"]),
+            )
+            self.run_ids[seq] = entry["id"]
+            self._size, at = size, at + count
+        return at
+
+    def take(self, document: Mapping[str, Any], stretch: _Stretch, low: int, high: int) -> int:
+        """Positions `low` to `high` of a stretch, as far as the page has room; the place behind them."""
+        entries = entries_of(document)
+        for entry in entries[::-1] if self.reverse else entries:
+            first, last = max(low, entry.first), min(high, entry.last)
+            if first > last:
+                continue
+            taken = self._fitting(stretch, first, last)
+            self.run_ids[entry.run_seq] = entry.run_id
+            if self.reverse:
+                self._add(entry, stretch, last - taken + 1, last)
+                if taken <= last - first:
+                    return last - taken
+            else:
+                self._add(entry, stretch, first, first + taken - 1)
+                if taken <= last - first:
+                    return first + taken
+        return low - 1 if self.reverse else high + 1
+
+    def _fitting(self, stretch: _Stretch, first: int, last: int) -> int:
+        """How many of these the page has room for, from its side; it is as full then."""
+        bodies = stretch.columns["d"][first - stretch.first : last - stretch.first + 1]
+        room = self._limit - len(self.rows)
+        count = 0
+        for body in bodies[::-1] if self.reverse else bodies:
+            if count == room or self._size >= self._max_bytes:
+                break
+            self._size += size_of(body)
+            count += 1
+        return count
+
+    def _add(self, entry: Entry, stretch: _Stretch, first: int, last: int) -> None:
+        low, high = first - stretch.first, last - stretch.first + 1
+        columns = stretch.columns
+        ids = columns["id"][low:high] if "id" in columns else repeat(None)
+        numbers = entry.indexes(first, last)
+        seq, revision = entry.run_seq, entry.revision
+        rows = [
+            MessageRow(message_id, created_at, body, number, position, seq, revision)
+            for message_id, created_at, body, number, position in zip(
+                ids, columns["t"][low:high], columns["d"][low:high], numbers, range(first, last + 1), strict=False
+            )
+        ]
+        self.rows += rows[::-1] if self.reverse else rows
+
+
+_make_row: Callable[..., MessageRow] = MessageRow
+_NOBODY: Final = repeat(None)  #: the ids of messages that have none
+
+
+def _simple(document: Mapping[str, Any]) -> bool:
+    """Whether its messages are here, and are those of one run from its first one on."""
+    if "m" not in document or "p" in document or "z" in document["m"]:
+        return False
+    return len(document["r"]) == 1 and "y" not in document["r"][0]
+
+
+def _within(ranges: Sequence[tuple[int, int]], log: LogHead, *, open_end: bool = False) -> list[tuple[int, int]]:
+    """The ranges as far as the session has positions; `open_end`: it may have more by now."""
+    base = log.head.fork.position if log.head.fork else 0
+    end = LAST if open_end else log.head.message_count
+    bounded = [(max(first, base + 1), min(last, end)) for first, last in ranges]
+    return [(first, last) for first, last in bounded if first <= last]
+
+
+def clipped(ranges: Sequence[tuple[int, int]], limit: int, *, reverse: bool) -> list[tuple[int, int]]:
+    """What of the ranges a page of so many places needs."""
+    wanted: list[tuple[int, int]] = []
+    for first, last in ranges:
+        if limit <= 0:
+            break
+        first, last = (max(first, last - limit + 1), last) if reverse else (first, min(last, first + limit - 1))
+        wanted.append((first, last))
+        limit -= last - first + 1
+    return wanted

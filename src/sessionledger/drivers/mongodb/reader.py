@@ -1,0 +1,147 @@
+"""Reads of one session.
+
+A document of the log never changes what it says of messages and runs, so head and rows are of one instant when the rows
+are those up to the head's number. Positions and seqs are dense: rows that are missing under a head are noticed, and
+read again behind it. So a page and its head are asked for at the same time, once a session is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from sessionledger.drivers.mongodb.blobs import Blobs
+from sessionledger.drivers.mongodb.decoding import (
+    hidden_of,
+    session_header_of,
+    shown_of,
+    switches_of,
+)
+from sessionledger.drivers.mongodb.heads import HEAD_FIELDS, Heads, LogHead
+from sessionledger.drivers.mongodb.layout import Layout, shard_key
+from sessionledger.errors import UnavailableError
+from sessionledger.protocol.rows import (
+    HiddenPage,
+    HiddenQuery,
+    HiddenRow,
+    SessionKey,
+    SessionRow,
+    SwitchPage,
+    SwitchQuery,
+    SwitchRow,
+)
+
+__all__ = ["Reader", "changing", "place"]
+
+_ATTEMPTS: Final = 20  #: while the session changes under the reader
+_SESSION: Final = {**HEAD_FIELDS, "sf": 1}
+_HIDING: Final = {"_id": 0, "n": 1, "o": 1, "hi": 1, "sh": 1}
+
+
+class Reader:
+    def __init__(self, layout: Layout, heads: Heads, blobs: Blobs) -> None:
+        self._layout, self._heads, self._blobs = layout, heads, blobs
+
+    # the session itself
+
+    async def session(self, key: SessionKey, *, state: bool) -> SessionRow | None:
+        guess = self._heads.guess(key)
+        if guess is not None:
+            row = await self._session_at(guess, state=state)
+            if row is not None:
+                return row
+        for _ in range(_ATTEMPTS):
+            log = await self._heads.read(key)
+            if log is None:
+                return None
+            row = await self._session_at(log, state=state)
+            if row is not None:
+                return row
+        raise changing()
+
+    async def _session_at(self, log: LogHead, *, state: bool) -> SessionRow | None:
+        """None when the log has gone on: its next document is there, or what it named is not."""
+        fields = {**_SESSION, "ss": 1} if state else _SESSION
+        numbers = {log.n, log.n + 1, log.fields, log.state if state else log.fields}
+        shard = shard_key(log.head.key)
+        query = {"s": shard, "n": {"$in": sorted(numbers)}}
+        found = {
+            row["n"]: row for row in await self._layout.commits.find(query, fields, hint="by_number").to_list(None)
+        }
+        last = found.get(log.n)
+        if log.n + 1 in found or last is None or last["i"] != log.head.incarnation:
+            return None
+        header = found.get(log.fields, {}).get("sf")
+        stored = found.get(log.state, {}).get("ss") if state else None
+        if header is None or (state and stored is None):
+            return None
+        loaded = await self._blobs.load(shard, stored) if state else None
+        body = await self._blobs.load(shard, header["body"])
+        return SessionRow(log.head, session_header_of(header, body), loaded, log.counters)
+
+    # what is hidden, and switches
+
+    async def hidden(self, query: HiddenQuery) -> HiddenPage:
+        log = await self._heads.read(query.key)
+        if log is None or log.head.erased:
+            return HiddenPage(log.head if log else None, ())
+        low, high = query.runs
+        here = place(log)
+        # revisions hide one run each, and are found by it; all else is looked through
+        asked = [{**here, "k": {"$in": ["h", "s"]}}, {**here, "hq": {"$gte": low, "$lte": high}}]
+        found = await self._layout.commits.find({**here, "$or": asked}, _HIDING).sort("n", 1).to_list(None)
+        return HiddenPage(log.head, _hidden_rows(found, log, query))
+
+    async def switches(self, query: SwitchQuery) -> SwitchPage:
+        log = await self._heads.read(query.key)
+        if log is None or log.head.erased:
+            return SwitchPage(log.head if log else None, (), False)
+        first, last = log.base + query.first_version, min(log.base + query.last_version, log.n)
+        asked = {**place(log), "k": "w", "n": {"$gte": first, "$lte": last}}
+        cursor = self._layout.commits.find(asked, {"_id": 0, "n": 1, "w": 1})
+        found = await cursor.sort("n", -1 if query.reverse else 1).limit(query.limit + 1).to_list(None)
+        rows: list[SwitchRow] = []
+        for document in found:
+            rows += switches_of(document, document["n"] - log.base)[:: -1 if query.reverse else 1]
+        more = len(rows) > query.limit
+        shard = shard_key(query.key)
+        loaded = [
+            msgspec.structs.replace(row, reason=await self._blobs.load(shard, row.reason))
+            if isinstance(row.reason, dict)
+            else row
+            for row in rows[: query.limit]
+        ]
+        return SwitchPage(log.head, loaded, more)
+
+
+def place(log: LogHead) -> dict[str, Any]:
+    """Which documents are of this log, and of this incarnation."""
+    return {"s": shard_key(log.head.key), "i": log.head.incarnation}
+
+
+def changing() -> UnavailableError:
+    return UnavailableError("the session changes faster than it is read: try again", driver="mongodb")
+
+
+def _hidden_rows(documents: Iterable[Mapping[str, Any]], log: LogHead, query: HiddenQuery) -> list[HiddenRow]:
+    rows: list[HiddenRow] = []
+    for document in documents:
+        version = document["n"] - log.base
+        if document["n"] > log.n:
+            break
+        rows += hidden_of(document, version)
+        for hide_id in shown_of(document):
+            rows = [_ended(row, version) if row.hide_id == hide_id else row for row in rows]
+    return [row for row in rows if _overlap(row.positions, query.positions) and _overlap(row.runs, query.runs)]
+
+
+def _ended(row: HiddenRow, version: int) -> HiddenRow:
+    if row.revision is not None or row.until is not None:
+        return row
+    return msgspec.structs.replace(row, until=version)
+
+
+def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return one[0] <= other[1] and other[0] <= one[1]

@@ -1,0 +1,148 @@
+"""The collection `sessions`: a document a session, for lists. It follows the log, which is the truth.
+
+Two kinds of things stand in it.
+
+*Facts*: whose session it is, its fields, whether it is deleted. They are written when the document of the log that
+changed them is there, together with its number (`facts`), and only over facts of a smaller number. So they never lie:
+they are those of the present, or older ones.
+
+*Activity*: when the last run was put or patched, the order of lists. It only grows, and is written at the same time as
+the document of the log. Where that comes to nothing, it is taken back; where the process ends in between, the list
+shows a session as early as an append to it was tried.
+
+An append names the number of the facts that it knows. When the register has others, its process knows an old log, or
+somebody was stopped between log and register: both are put right before the append is acknowledged (`Register.touch`).
+So a session whose append was acknowledged is listed, by the facts of its log. And this is what makes erasing sound: its
+seal changes the facts before the first document is removed, so that an append which takes the number of a removed one
+does not pass. A list asks the log for the heads of what it shows, and puts right what it finds behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pymongo import UpdateOne
+from pymongo.errors import DuplicateKeyError
+
+from sessionledger.drivers.mongodb.blobs import Blobs
+from sessionledger.drivers.mongodb.decoding import session_header_of
+from sessionledger.drivers.mongodb.heads import Heads, LogHead
+from sessionledger.drivers.mongodb.layout import Layout, shard_key
+from sessionledger.errors import UnavailableError
+from sessionledger.protocol.rows import NewSession, SessionHeader, SessionKey
+
+__all__ = ["Register", "listed_header"]
+
+_ATTEMPTS: Final = 20
+_LARGE_BODY: Final = 4096  #: which lists read from the log: an append would write it again
+
+
+class Register:
+    def __init__(self, layout: Layout, heads: Heads, blobs: Blobs) -> None:
+        self._layout, self._heads, self._blobs = layout, heads, blobs
+
+    async def reserve(self, key: SessionKey, new: NewSession, at: int) -> None:
+        """Before a session is made: there may be one. Lists look whether there is."""
+        fields = _fields_of(key, new.header, None)
+        fields |= {"user_id": new.user_id, "created_at": new.created_at, "deleted": False, "facts": 0, "active": at}
+        await self._layout.sessions.update_one(
+            {"_id": shard_key(key)}, {"$set": {"erased": False}, "$setOnInsert": fields}, upsert=True
+        )
+
+    async def put(self, after: LogHead, header: SessionHeader) -> bool:
+        """The facts, once the log has them; False when the register has these, or later ones."""
+        key, head = after.head.key, after.head
+        fields = _fields_of(key, header, after)
+        fields["facts"] = after.facts
+        # a session that is made again begins anew
+        activity = "$set" if head.version == 1 else "$max"
+        update: dict[str, Any] = {"$set": fields}
+        update.setdefault(activity, {})["active"] = head.last_activity_at
+        try:
+            await self._layout.sessions.update_one(
+                {"_id": shard_key(key), "facts": {"$lt": after.facts}}, update, upsert=True
+            )
+        except DuplicateKeyError:
+            await self.touch(after)
+            return False
+        return True
+
+    async def touch(self, after: LogHead) -> bool:
+        """The activity; False when the register has other facts than the log had."""
+        query, update = _touching(after)
+        done = await self._layout.sessions.update_one(query, update)
+        return bool(done.matched_count)
+
+    async def touch_all(self, many: Sequence[LogHead]) -> list[bool]:
+        if len(many) == 1:
+            return [await self.touch(many[0])]
+        done = await self._layout.sessions.bulk_write([UpdateOne(*_touching(after)) for after in many], ordered=False)
+        if done.matched_count == len(many):
+            return [True] * len(many)
+        keys = [shard_key(after.head.key) for after in many]
+        found = {
+            row["_id"]: row["facts"]
+            for row in await self._layout.sessions.find({"_id": {"$in": keys}}, {"facts": 1}).to_list(None)
+        }
+        return [found.get(shard_key(after.head.key)) == after.facts for after in many]
+
+    async def take_back(self, key: SessionKey, at: int, log: LogHead | None) -> None:
+        """An activity that came to nothing."""
+        if log is not None and log.head.last_activity_at < at:
+            await self._layout.sessions.update_one(
+                {"_id": shard_key(key), "active": at}, {"$set": {"active": log.head.last_activity_at}}
+            )
+
+    async def repair(self, key: SessionKey) -> LogHead | None:
+        """Bring it to where the log is, which is read."""
+        for _ in range(_ATTEMPTS):
+            log = await self._heads.read(key)
+            if log is None:
+                return None
+            header = await self.header(log)
+            if header is not None:
+                await self.put(log, header)
+                return log
+        raise UnavailableError("the session changes faster than it is read: try again", driver="mongodb")
+
+    async def header(self, log: LogHead) -> SessionHeader | None:
+        """The session's fields, from the log; None where it went on meanwhile."""
+        key = log.head.key
+        found = await self._layout.commits.find_one({"s": shard_key(key), "n": log.fields}, {"sf": 1})
+        if found is None or "sf" not in found:
+            return None
+        return session_header_of(found["sf"], await self._blobs.load(shard_key(key), found["sf"]["body"]))
+
+
+def _touching(after: LogHead) -> tuple[dict[str, Any], dict[str, Any]]:
+    head = after.head
+    return {"_id": shard_key(head.key), "facts": after.facts}, {"$max": {"active": head.last_activity_at}}
+
+
+def _fields_of(key: SessionKey, header: SessionHeader, log: LogHead | None) -> dict[str, Any]:
+    """What lists show, filter by, and are in the order of."""
+    body = header.body if len(header.body) < _LARGE_BODY else None
+    fields: dict[str, Any] = {
+        "namespace": key.namespace,
+        "session_id": key.session_id,
+        "kind": header.kind,
+        "agent_id": header.agent_id,
+        "current_agent": header.current_agent,
+        "name": header.name,
+        "parent_session_id": header.parent_session_id,
+        "updated_at": header.updated_at,
+        "body": body,
+    }
+    if log is not None:
+        head = log.head
+        fields |= {"user_id": head.user_id, "created_at": head.created_at, "erased": head.erased}
+        fields["deleted"] = head.deleted_at is not None
+        if head.fork is not None:
+            fields["forked_from"] = head.fork.session_id
+    return fields
+
+
+def listed_header(row: Mapping[str, Any]) -> SessionHeader | None:
+    """The fields of a document; None where the log has to be asked for them."""
+    return None if row["body"] is None else session_header_of(row, row["body"])
