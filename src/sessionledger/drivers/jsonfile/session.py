@@ -1,0 +1,287 @@
+"""One session's directory: which files are its own now, who may write, and what is published."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from errno import EROFS
+from pathlib import Path
+from typing import Final
+from zlib import crc32
+
+import msgspec
+
+from sessionledger.drivers.jsonfile.files import (
+    BOOT,
+    HEAD,
+    Files,
+    Snapshot,
+    View,
+    decode_snapshot,
+    incarnations,
+    log_path,
+    remove_incarnation,
+)
+from sessionledger.drivers.jsonfile.handle import replace_file, sync_directory
+from sessionledger.drivers.jsonfile.index import IndexDamaged
+from sessionledger.drivers.jsonfile.journal import Journal
+from sessionledger.drivers.jsonfile.lines import BeginLine, CommitLine, SessionLine, StateLine, encode_line
+from sessionledger.drivers.jsonfile.lock import locked
+from sessionledger.drivers.jsonfile.recovery import replay
+from sessionledger.errors import DecodeError
+from sessionledger.protocol.rows import Head, SessionKey
+
+__all__ = ["Session", "commit_line"]
+
+_CHECKPOINT: Final = "checkpoint.json"
+#: Commits after which the index is brought to the disk too: no more than these are read again after a power cut.
+_CHECKPOINT_COMMITS: Final = 1024
+
+
+class Session:
+    """Its methods block. Those that change something are called by whoever has the lock."""
+
+    def __init__(self, directory: Path, key: SessionKey, *, sync: bool) -> None:
+        self.directory, self.key = directory, key
+        self._sync = sync
+        self._view: View | None = None
+        self._checked = False  #: once a process: what an earlier one left was whole, or was made so
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """`Busy` while somebody else writes."""
+        with locked(self.directory / "lock"):
+            yield
+
+    # what is published
+
+    def view(self) -> View | None:
+        """As of the last commit; waits for nobody, but for the first time."""
+        cached = self._view
+        if cached is not None and cached.files.is_at(cached.snapshot.log_size):
+            return cached
+        view = self._open_published() if self._checked else self._check()
+        if view is None and incarnations(self.directory):
+            try:
+                with self.locked():
+                    return self.latest()
+            except OSError as error:
+                # whoever may not write cannot mend either, and reads what is published
+                if not isinstance(error, PermissionError) and error.errno != EROFS:
+                    raise
+                view = self._open_published()
+        self._view = view
+        return view
+
+    def _check(self) -> View | None:
+        """What is published, if nothing can be missing from it."""
+        view = self._open_published()
+        if view is None or not view.files.is_at(view.snapshot.log_size) or view.snapshot.boot != BOOT:
+            return None
+        self._checked = True
+        return view
+
+    def _open_published(self) -> View | None:
+        """None while it is being replaced, too."""
+        snapshot = self._read(HEAD)
+        if snapshot is None:
+            return None
+        try:
+            files = self._files(snapshot.head.incarnation)
+        except FileNotFoundError:
+            return None
+        return View(files, snapshot) if files.hold(snapshot) else None
+
+    def _files(self, incarnation: int) -> Files:
+        """Those that are open already, if they are still the session's."""
+        if self._view is not None:
+            files = self._view.files
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(log_path(self.directory, incarnation)), files.log.stat()):
+                    return files
+        return Files(self.directory, incarnation)
+
+    def _read(self, name: str) -> Snapshot | None:
+        try:
+            snapshot = decode_snapshot((self.directory / name).read_bytes())
+        except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+            return None
+        if snapshot.head.key != self.key:
+            raise DecodeError(
+                f"{self.directory / name} is of session {snapshot.head.key.session_id!r}, not {self.key.session_id!r}: "
+                "move it back",
+                session_id=self.key.session_id,
+            )
+        return snapshot
+
+    # with the lock
+
+    def latest(self) -> View | None:
+        """As of the last commit; what a crash left half is mended."""
+        view = self._view
+        if self._checked and view is not None and view.files.is_at(view.snapshot.log_size):
+            return view
+        view = self._open_published()
+        trusted = self._checked or (view is not None and view.snapshot.boot == BOOT)
+        newest = incarnations(self.directory)[-1:]
+        if (
+            view is None
+            or not trusted
+            or newest != [view.files.incarnation]
+            or not view.files.is_at(view.snapshot.log_size)
+        ):
+            view = self._recover()
+        self._checked, self._view = True, view
+        return view
+
+    def rebuild(self) -> None:
+        with self.locked():
+            self.mend()
+
+    def mend(self) -> None:
+        """Make the index again, from the log."""
+        self._view = None
+        if numbers := incarnations(self.directory):
+            self._view = self._replay(Files(self.directory, numbers[-1], create=True), None)
+
+    def _recover(self) -> View | None:
+        for incarnation in reversed(incarnations(self.directory)):
+            files = Files(self.directory, incarnation, create=True)
+            try:
+                view = self._replay(files, self._base(files))
+            except IndexDamaged:
+                view = self._replay(files, None)
+            if view is not None:
+                self._remove_older(incarnation)
+                return view
+            # its first commit was torn
+            remove_incarnation(self.directory, incarnation)
+        return None
+
+    def _base(self, files: Files) -> Snapshot | None:
+        """From where the index is right: all of it since the machine runs, else what was brought to the disk."""
+        for name in (HEAD, _CHECKPOINT):
+            snapshot = self._read(name)
+            if snapshot is None or snapshot.head.incarnation != files.incarnation or not files.hold(snapshot):
+                continue
+            if name == _CHECKPOINT or snapshot.boot == BOOT:
+                return snapshot
+        return None
+
+    def _replay(self, files: Files, base: Snapshot | None) -> View | None:
+        journal = replay(files, base, self.key.session_id)
+        if journal.snapshot is None:
+            return None
+        if journal.snapshot.head.key != self.key:
+            raise DecodeError(
+                f"{files.log.path} is of session {journal.snapshot.head.key.session_id!r}: move it back",
+                session_id=self.key.session_id,
+            )
+        self.publish(journal)
+        return View(files, journal.snapshot)
+
+    def begin(self, incarnation: int) -> Files:
+        """The files of a new log. It is there once `publish` was called."""
+        remove_incarnation(self.directory, incarnation)
+        files = Files(self.directory, incarnation, create=True)
+        files.index.file.truncate(0)
+        files.lookup.file.truncate(0)
+        if self._sync:
+            sync_directory(self.directory)
+            sync_directory(self.directory.parent)
+        return files
+
+    def publish(self, journal: Journal) -> None:
+        """Let readers see what is durable now."""
+        snapshot = journal.snapshot
+        assert snapshot is not None
+        if self._sync and snapshot.head.version - snapshot.checkpoint >= _CHECKPOINT_COMMITS:
+            snapshot = self._bring_to_disk(journal.files, snapshot)
+        replace_file(self.directory / HEAD, _encode(snapshot), sync=False)
+        self._checked, self._view = True, View(journal.files, snapshot)
+        for name in journal.dropped:
+            (self.directory / name).unlink(missing_ok=True)
+
+    def _bring_to_disk(self, files: Files, snapshot: Snapshot) -> Snapshot:
+        snapshot = msgspec.structs.replace(snapshot, checkpoint=snapshot.head.version)
+        files.index.file.sync()
+        files.lookup.file.sync()
+        replace_file(self.directory / _CHECKPOINT, _encode(snapshot), sync=True)
+        return snapshot
+
+    def _remove_older(self, incarnation: int) -> None:
+        for older in incarnations(self.directory):
+            if older < incarnation:
+                remove_incarnation(self.directory, older)
+
+    def made_again(self) -> None:
+        """What was sealed before is of no use any more."""
+        if self._view is not None:
+            self._remove_older(self._view.files.incarnation)
+
+    def forget(self) -> None:
+        """What is known of the files: the next one looks."""
+        self._view = None
+
+    # erasing
+
+    def erase(self) -> None:
+        """Leave a tombstone of what is sealed: a log that says so, and nothing else."""
+        view = self.latest()
+        if view is None or not view.snapshot.head.erased or not view.snapshot.records:
+            return
+        head = view.snapshot.head
+        lines = tombstone(head)
+        path = log_path(self.directory, head.incarnation)
+        (self.directory / _CHECKPOINT).unlink(missing_ok=True)
+        replace_file(path, b"".join(lines), sync=self._sync)
+        for name in (f"index-{head.incarnation}", f"lookup-{head.incarnation}"):
+            (self.directory / name).unlink(missing_ok=True)
+        for name in os.listdir(self.directory):
+            if name.startswith((f"session-{head.incarnation}.", f"state-{head.incarnation}.")):
+                (self.directory / name).unlink(missing_ok=True)
+        self._view = self._replay(Files(self.directory, head.incarnation, create=True), None)
+
+
+def tombstone(head: Head) -> list[bytes]:
+    begin = encode_line(
+        BeginLine(
+            namespace=head.key.namespace,
+            session_id=head.key.session_id,
+            incarnation=head.incarnation,
+            user_id=head.user_id,
+            created_at=head.created_at,
+            fork=head.fork,
+        )
+    )
+    empty = msgspec.Raw(b"{}")
+    lines = [begin, encode_line(SessionLine(body=empty)), encode_line(StateLine(body=empty))]
+    return [*lines, encode_line(commit_line(head, lines, after=0))]
+
+
+def commit_line(head: Head, lines: list[bytes], *, after: int, **fields: object) -> CommitLine:
+    """The end of a commit that consists of these lines."""
+    crc = 0
+    for line in lines:
+        crc = crc32(line, crc)
+    return CommitLine(
+        version=head.version,
+        state_version=head.state_version,
+        runs=head.run_count,
+        messages=head.message_count,
+        last_activity_at=head.last_activity_at,
+        deleted_at=head.deleted_at,
+        erased=head.erased,
+        has_hidden=head.has_hidden,
+        has_summary=head.has_summary,
+        forks=head.forks,
+        after=after,
+        size=sum(map(len, lines)),
+        crc=crc,
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+def _encode(snapshot: Snapshot) -> bytes:
+    return msgspec.json.encode(snapshot) + b"\n"
