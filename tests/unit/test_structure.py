@@ -40,6 +40,7 @@ CLIENTS = {
     "core": {"anyio", "msgspec", "uuid_utils"},
     "cli": {"anyio", "click", "msgspec", "rich"},
     "testing": {"anyio", "hypothesis", "msgspec", "pytest"},
+    "drivers.jsonfile": {"anyio", "msgspec"},
     "drivers.memory": {"anyio", "msgspec"},
     "drivers.sqlite": {"aiosqlite", "anyio", "msgspec"},
     "drivers.postgres": {"anyio", "asyncpg", "msgspec"},

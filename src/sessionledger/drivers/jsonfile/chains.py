@@ -8,23 +8,24 @@ from typing import TypeVar
 import msgspec
 
 from sessionledger.drivers.jsonfile.files import View
-from sessionledger.drivers.jsonfile.index import IndexDamaged, Kind, Record, id_hash
+from sessionledger.drivers.jsonfile.index import IndexDamagedError, Kind, Record, id_hash
 from sessionledger.drivers.jsonfile.lines import CommitLine, Line, PatchLine, RunLine, decode_line
 from sessionledger.errors import DecodeError
 
-__all__ = ["events", "find_operation", "find_run", "newest_event", "read_line", "read_lines", "read_start", "backwards"]
+__all__ = ["backwards", "events", "find_operation", "find_run", "newest_event", "read_line", "read_lines", "read_start"]
 
 L = TypeVar("L", bound=Line)
 
 _GAP = 4096  #: bytes between two lines that are read at once all the same
 
 
-def damaged(view: View, offset: int, reason: object) -> DecodeError:
-    session_id = view.snapshot.head.key.session_id
+def damaged(view: View, record: Record, reason: object) -> DecodeError:
+    session_id, offset = view.snapshot.head.key.session_id, record.offset
     return DecodeError(
         f"the log of session {session_id!r} is damaged at byte {offset} of {view.files.log.path.name} ({reason}): "
         "restore it from a backup",
         session_id=session_id,
+        position=record.position if record.kind == Kind.MESSAGE else None,
     )
 
 
@@ -32,9 +33,9 @@ def decoded(view: View, record: Record, data: bytes, kind: type[L]) -> L:
     try:
         line = decode_line(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise damaged(view, record.offset, error) from error
+        raise damaged(view, record, error) from error
     if not isinstance(line, kind):
-        raise damaged(view, record.offset, f"no line of a {kind.__name__.removesuffix('Line').lower()}")
+        raise damaged(view, record, f"no line of a {kind.__name__.removesuffix('Line').lower()}")
     return line
 
 
@@ -107,8 +108,12 @@ def events(view: View, first: int) -> Iterator[tuple[int, Record]]:
     number, bound = view.files.index.get(first).newest, None
     while True:
         record = view.files.index.get(number)
-        if record.first != first or record.kind not in (Kind.RUN, Kind.PATCH) or (bound is not None and number >= bound):
-            raise IndexDamaged
+        if (
+            record.first != first
+            or record.kind not in (Kind.RUN, Kind.PATCH)
+            or (bound is not None and number >= bound)
+        ):
+            raise IndexDamagedError
         if number < view.snapshot.records:
             yield number, record
         if number == first:
@@ -125,7 +130,7 @@ def backwards(view: View, last: int) -> Iterator[Record]:
     while last:
         record = view.files.index.get(last - 1)
         if record.kind not in (Kind.SWITCH, Kind.HIDE, Kind.SHOW) or record.previous >= last:
-            raise IndexDamaged
+            raise IndexDamagedError
         yield record
         last = record.previous
 

@@ -14,7 +14,7 @@ import msgspec
 
 from sessionledger.drivers.jsonfile.files import View
 from sessionledger.drivers.jsonfile.handle import replace_file, sync_directory
-from sessionledger.drivers.jsonfile.index import IndexDamaged
+from sessionledger.drivers.jsonfile.index import IndexDamagedError
 from sessionledger.drivers.jsonfile.lock import locked
 from sessionledger.drivers.jsonfile.names import directory_name
 from sessionledger.drivers.jsonfile.session import Session
@@ -53,7 +53,7 @@ class Directory:
     # the schema
 
     def make(self) -> None:
-        """`Busy` while somebody else makes it."""
+        """`BusyError` while somebody else makes it."""
         if self._stored_version() is not None:
             return
         self.path.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ class Directory:
             return None
         except msgspec.DecodeError as error:
             raise DriverError(
-                f"{self.path / _META} is another program's, or damaged ({error}): give the store a directory of its own",
+                f"{self.path / _META} is another program's or damaged ({error}): give the store a directory of its own",
                 driver="jsonfile",
             ) from error
         least = max(meta.min_reader, meta.min_writer)
@@ -135,7 +135,7 @@ class Directory:
                 return None
             try:
                 return read(view)
-            except IndexDamaged:
+            except IndexDamagedError:
                 session.rebuild()
             except FileNotFoundError:
                 # a file of its state was replaced meanwhile

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -18,7 +18,7 @@ from sessionledger.drivers.jsonfile.errors import mapped
 from sessionledger.drivers.jsonfile.files import View
 from sessionledger.drivers.jsonfile.group import Group
 from sessionledger.drivers.jsonfile.listing import Listing
-from sessionledger.drivers.jsonfile.lock import Busy
+from sessionledger.drivers.jsonfile.lock import BusyError
 from sessionledger.errors import DecodeError, DriverError, InvalidRecordError, UnavailableError
 from sessionledger.protocol.driver import PROTOCOL_VERSION, DriverInfo, StoreURL
 from sessionledger.protocol.rows import (
@@ -129,7 +129,7 @@ class JSONFileDriver:
             try:
                 with mapped():
                     return await anyio.to_thread.run_sync(work, limiter=limiter)
-            except Busy as error:
+            except BusyError as error:
                 if time.monotonic() > end:
                     raise UnavailableError(
                         f"a session in {str(self._path)!r} was locked by others for {_PATIENCE:.0f} s: try again",

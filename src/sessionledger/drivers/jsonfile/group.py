@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from sessionledger.drivers.jsonfile.directory import Directory
 from sessionledger.drivers.jsonfile.errors import error_of
-from sessionledger.drivers.jsonfile.index import IndexDamaged
-from sessionledger.drivers.jsonfile.lock import Busy
+from sessionledger.drivers.jsonfile.index import IndexDamagedError
+from sessionledger.drivers.jsonfile.lock import BusyError
 from sessionledger.drivers.jsonfile.session import Session
-from sessionledger.drivers.jsonfile.writer import commit_to
+from sessionledger.drivers.jsonfile.writer import commit_to, refused
 from sessionledger.errors import DecodeError, DriverError
 from sessionledger.protocol.rows import Commit, Outcome, SessionKey
 
@@ -31,20 +31,18 @@ class Group:
         return [self._found[place] for place in range(len(self._commits))]
 
     def write(self) -> None:
-        """`Busy` when sessions are left that somebody else writes to: call it again."""
+        """`BusyError` when sessions are left that somebody else writes to: call it again."""
         for key, places in list(self._left.items()):
             try:
                 outcomes = self._outcomes_of(key, [self._commits[place] for place in places])
-            except Busy:
+            except BusyError:
                 continue
             self._found.update(zip(places, outcomes, strict=True))
             del self._left[key]
         if self._left:
-            raise Busy
+            raise BusyError
 
-    def _outcomes_of(
-        self, key: SessionKey, commits: Sequence[Commit]
-    ) -> Sequence[Outcome | DriverError | DecodeError]:
+    def _outcomes_of(self, key: SessionKey, commits: Sequence[Commit]) -> Sequence[Outcome | DriverError | DecodeError]:
         session = self._directory.session(key)
         error: DriverError | DecodeError
         try:
@@ -60,11 +58,10 @@ class Group:
         if any(commit.create is not None for commit in commits):
             self._directory.make_session(session)
         elif not session.directory.is_dir():
-            # nothing there, and nothing to be made
-            return commit_to(session, commits, sync=False)
+            return refused(commits)
         with session.locked():
             try:
                 return commit_to(session, commits, sync=self._directory.sync)
-            except IndexDamaged:
+            except IndexDamagedError:
                 session.mend()
                 return commit_to(session, commits, sync=self._directory.sync)

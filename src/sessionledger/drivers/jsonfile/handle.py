@@ -59,7 +59,7 @@ class Handle:
             self._descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o666)
         except OSError as error:
             # whoever may not write can still read
-            if create or not isinstance(error, PermissionError) and error.errno != EROFS:
+            if create or (not isinstance(error, PermissionError) and error.errno != EROFS):
                 raise
             self._descriptor = os.open(path, os.O_RDONLY)
 

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from sessionledger.drivers.jsonfile.handle import Handle
 
-__all__ = ["RECORD_SIZE", "Index", "IndexDamaged", "Kind", "Lookup", "Record", "id_hash"]
+__all__ = ["RECORD_SIZE", "Index", "IndexDamagedError", "Kind", "Lookup", "Record", "id_hash"]
 
 _RECORD: Final = Struct("<BBHIIIQQIIQQQ")
 _NEWEST: Final = Struct("<Q")
@@ -22,7 +22,7 @@ RECORD_SIZE: Final = _RECORD.size
 _CHUNK: Final = 256  #: records that are read at once
 
 
-class IndexDamaged(Exception):
+class IndexDamagedError(Exception):
     """It does not agree with the log."""
 
 
@@ -41,7 +41,9 @@ class Record(NamedTuple):
     position: int  #: how many messages there are with this record, those of the session that was forked too
     version: int
     seq: int  #: how many runs there are with it
-    newest: int  #: of the first revision of a run: the record of its last change. Of a patch: its parts. Of a part: its name's hash
+    #: Of the first revision of a run: the record of its last change. Of a patch: how many parts it has. Of a part: the
+    #: hash of its name
+    newest: int
     previous: int  #: the record before of the same run, or of the same kind, plus 1
     first: int  #: of a run or a patch: the record of the run's first revision
 
@@ -56,13 +58,13 @@ class Index:
     def get(self, number: int) -> Record:
         data = self.file.read(number * RECORD_SIZE, RECORD_SIZE)
         if len(data) < RECORD_SIZE:
-            raise IndexDamaged
+            raise IndexDamagedError
         return Record._make(_RECORD.unpack(data))
 
     def read(self, first: int, behind: int) -> list[Record]:
         data = self.file.read(first * RECORD_SIZE, (behind - first) * RECORD_SIZE)
         if len(data) < (behind - first) * RECORD_SIZE:
-            raise IndexDamaged
+            raise IndexDamagedError
         return list(map(Record._make, _RECORD.iter_unpack(data)))
 
     def write(self, number: int, data: bytes) -> None:
@@ -145,7 +147,7 @@ class Lookup:
                 if not found or (there, found) == (hashed, value):
                     self.file.write(place + slot * _SLOT.size, _SLOT.pack(hashed, value))
                     return
-        raise IndexDamaged
+        raise IndexDamagedError
 
     def find(self, hashed: int, entries: int) -> Iterator[int]:
         """The newest tables first."""
@@ -155,7 +157,7 @@ class Lookup:
                 place = _offset(level) + (hashed + step) % buckets * _BUCKET_SIZE
                 data = self.file.read(place, _BUCKET_SIZE)
                 if len(data) < _BUCKET_SIZE:
-                    raise IndexDamaged
+                    raise IndexDamagedError
                 slots = list(_SLOT.iter_unpack(data))
                 yield from [value - 1 for there, value in slots if there == hashed and value]
                 if not slots[-1][1]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
+from sessionledger.drivers.jsonfile.chains import find_run, newest_event
 from sessionledger.drivers.jsonfile.files import BOOT, Files, Snapshot, View
-from sessionledger.drivers.jsonfile.index import IndexDamaged, Kind, Record, id_hash
+from sessionledger.drivers.jsonfile.index import IndexDamagedError, Kind, Record, id_hash
 from sessionledger.drivers.jsonfile.lines import (
     BeginLine,
     CommitLine,
@@ -24,7 +25,6 @@ from sessionledger.drivers.jsonfile.lines import (
     SwitchLine,
     measure,
 )
-from sessionledger.drivers.jsonfile.chains import find_run, newest_event
 from sessionledger.protocol.rows import OPEN_STATUSES, Head, SessionKey
 
 __all__ = ["Journal"]
@@ -98,7 +98,7 @@ class Journal:
 
     def _known_head(self) -> Head:
         if self._head is None:
-            raise IndexDamaged
+            raise IndexDamagedError
         return self._head
 
     def _record(self, line: RowLine, offset: int, length: int) -> Record:
@@ -130,7 +130,7 @@ class Journal:
         view = View(self.files, self._so_far())
         first = find_run(view, line.run_id)
         if first is None:
-            raise IndexDamaged
+            raise IndexDamagedError
         before, record = newest_event(view, first)
         self._open_runs += is_open - record.is_open
         self._changed.append((first, before))

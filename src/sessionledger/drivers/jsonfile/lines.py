@@ -7,7 +7,7 @@ feed between its tokens, is a string in `text`; bytes are in `base64`.
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -44,7 +44,7 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_f
     """In the order of its fields, what is at its default left out."""
 
 
-class BeginLine(_Line, tag="begin"):
+class BeginLine(_Line, frozen=True, tag="begin"):
     """The first of each log: whose it is."""
 
     namespace: str
@@ -55,7 +55,7 @@ class BeginLine(_Line, tag="begin"):
     fork: ForkLink | None = None
 
 
-class SessionLine(_Line, tag="session"):
+class SessionLine(_Line, frozen=True, tag="session"):
     """The session's fields, from this commit on. A large body is in a `file` beside the log."""
 
     kind: str = "agent"
@@ -70,7 +70,7 @@ class SessionLine(_Line, tag="session"):
     file: str | None = None
 
 
-class StateLine(_Line, tag="state"):
+class StateLine(_Line, frozen=True, tag="state"):
     """The session's state, from this commit on."""
 
     body: Raw = _NO_BODY
@@ -79,7 +79,7 @@ class StateLine(_Line, tag="state"):
     file: str | None = None
 
 
-class RunLine(_Line, tag="run"):
+class RunLine(_Line, frozen=True, tag="run"):
     """A revision of a run. Its messages follow."""
 
     run_id: str
@@ -100,7 +100,7 @@ class RunLine(_Line, tag="run"):
     base64: str | None = None
 
 
-class PartLine(_Line, tag="part"):
+class PartLine(_Line, frozen=True, tag="part"):
     """A field that a patch replaced. The `patch` line comes behind all of them."""
 
     run_id: str
@@ -110,7 +110,7 @@ class PartLine(_Line, tag="part"):
     base64: str | None = None
 
 
-class PatchLine(_Line, tag="patch"):
+class PatchLine(_Line, frozen=True, tag="patch"):
     """What became of a run. Its new messages follow."""
 
     run_id: str
@@ -123,7 +123,7 @@ class PatchLine(_Line, tag="patch"):
     parts: int = 0
 
 
-class MessageLine(_Line, tag="message"):
+class MessageLine(_Line, frozen=True, tag="message"):
     position: int
     run_id: str
     run_seq: int
@@ -136,7 +136,7 @@ class MessageLine(_Line, tag="message"):
     base64: str | None = None
 
 
-class SwitchLine(_Line, tag="switch"):
+class SwitchLine(_Line, frozen=True, tag="switch"):
     switch_id: str
     to_agent: str
     switched_at: int
@@ -148,7 +148,7 @@ class SwitchLine(_Line, tag="switch"):
     base64: str | None = None
 
 
-class HideLine(_Line, tag="hide"):
+class HideLine(_Line, frozen=True, tag="hide"):
     hide_id: str
     positions: tuple[int, int]
     runs: tuple[int, int]
@@ -157,12 +157,12 @@ class HideLine(_Line, tag="hide"):
     reach: int = 0
 
 
-class ShowLine(_Line, tag="show"):
+class ShowLine(_Line, frozen=True, tag="show"):
     hide_id: str
     version: int
 
 
-class CommitLine(_Line, tag="commit"):
+class CommitLine(_Line, frozen=True, tag="commit"):
     """Makes the lines since the one before whole. `after` is where its group began: what is in front of that was on
     the disk before.
     """
@@ -201,7 +201,7 @@ Line: TypeAlias = (
 )
 WithBody: TypeAlias = SessionLine | StateLine | RunLine | PartLine | MessageLine | SwitchLine
 
-decode_line = msgspec.json.Decoder(Line).decode
+decode_line: Callable[[bytes], Line] = msgspec.json.Decoder(Line).decode
 _encode = msgspec.json.Encoder().encode
 _decode_raw = msgspec.json.Decoder(Raw).decode
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
+import threading
 from collections.abc import Iterator
 from heapq import nlargest, nsmallest
 from pathlib import Path
@@ -11,10 +11,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from sessionledger.drivers.jsonfile.chains import find_run
 from sessionledger.drivers.jsonfile.directory import Directory
-from sessionledger.drivers.jsonfile.files import HEAD, Snapshot, View, decode_snapshot, log_path
+from sessionledger.drivers.jsonfile.files import BOOT, HEAD, Snapshot, View, decode_snapshot, log_path
 from sessionledger.drivers.jsonfile.names import directory_name
-from sessionledger.drivers.jsonfile.reader import find_run, newest_run, row_of, run_size, runs_from
+from sessionledger.drivers.jsonfile.reader import newest_run, row_of, run_size, runs_from
 from sessionledger.protocol.rows import (
     FIRST,
     LAST,
@@ -49,7 +50,8 @@ class _Known(NamedTuple):
 class Listing:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
-        self._known: OrderedDict[Path, _Known] = OrderedDict()
+        self._known: dict[Path, _Known] = {}
+        self._mutex = threading.Lock()
 
     def sessions(self, query: SessionQuery) -> SessionPage:
         found = (
@@ -91,18 +93,18 @@ class Listing:
             return None
         log = log_path(path, snapshot.head.incarnation)
         file, size = _state_of(log)
-        if known is None and size != snapshot.log_size:
-            # somebody is writing, or did not come to the end of it
+        if size < snapshot.log_size or (snapshot.boot != BOOT and size != snapshot.log_size):
+            # a power cut, or somebody is making the session again
             key = snapshot.head.key
             return self._directory.read(key, lambda view: view.snapshot)
         self._remember(path, _Known(log, file, snapshot))
         return snapshot
 
     def _remember(self, path: Path, known: _Known) -> None:
-        self._known[path] = known
-        self._known.move_to_end(path)
-        if len(self._known) > _MOST_REMEMBERED:
-            self._known.popitem(last=False)
+        with self._mutex:
+            self._known[path] = known
+            if len(self._known) > _MOST_REMEMBERED:
+                self._known.pop(next(iter(self._known)))
 
     # runs
 

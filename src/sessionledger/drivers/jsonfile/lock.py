@@ -16,19 +16,19 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Busy", "locked"]
+__all__ = ["BusyError", "locked"]
 
 _SPIN: Final = 0.03  #: seconds that a thread waits before it asks the event loop whether anybody still wants it
 _PAUSE: Final = 0.0005
 
 
-class Busy(Exception):
+class BusyError(Exception):
     """Somebody else has the lock; nothing was done."""
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """`Busy` when it is not free soon. It goes with the process that has it, also by kill -9."""
+    """`BusyError` when it is not free soon. It goes with the process that has it, also by kill -9."""
     if fcntl is None:
         raise DriverError("the file driver needs POSIX's file locks: use sqlite:/// here", driver="jsonfile")
     # opened anew each time: two threads with one open file would both have the lock, and a fork would keep it
@@ -47,7 +47,7 @@ def _take(descriptor: int) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > end:
-                raise Busy from None
+                raise BusyError from None
             time.sleep(_PAUSE)
         else:
             return

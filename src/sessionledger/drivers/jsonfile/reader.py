@@ -15,7 +15,7 @@ from sessionledger.drivers.jsonfile.chains import (
     read_start,
 )
 from sessionledger.drivers.jsonfile.files import Snapshot, View
-from sessionledger.drivers.jsonfile.index import IndexDamaged, Kind, Record, id_hash
+from sessionledger.drivers.jsonfile.index import IndexDamagedError, Kind, Record, id_hash
 from sessionledger.drivers.jsonfile.lines import (
     HideLine,
     MessageLine,
@@ -270,7 +270,7 @@ def _parts(view: View, patches: Sequence[tuple[int, Record]]) -> dict[str, Body]
     for number, record in patches:
         for part in view.files.index.read(number - record.newest, number) if record.newest else ():
             if part.kind != Kind.PART:
-                raise IndexDamaged
+                raise IndexDamagedError
             if part.newest not in seen:
                 seen.add(part.newest)
                 line = read_line(view, part, PartLine)

@@ -24,7 +24,7 @@ from sessionledger.drivers.jsonfile.files import (
     remove_incarnation,
 )
 from sessionledger.drivers.jsonfile.handle import replace_file, sync_directory
-from sessionledger.drivers.jsonfile.index import IndexDamaged
+from sessionledger.drivers.jsonfile.index import IndexDamagedError
 from sessionledger.drivers.jsonfile.journal import Journal
 from sessionledger.drivers.jsonfile.lines import BeginLine, CommitLine, SessionLine, StateLine, encode_line
 from sessionledger.drivers.jsonfile.lock import locked
@@ -50,7 +50,7 @@ class Session:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """`Busy` while somebody else writes."""
+        """`BusyError` while somebody else writes."""
         with locked(self.directory / "lock"):
             yield
 
@@ -75,9 +75,9 @@ class Session:
         return view
 
     def _check(self) -> View | None:
-        """What is published, if nothing can be missing from it."""
+        """What is published, if nothing that was acknowledged can be missing from it, nor from the index."""
         view = self._open_published()
-        if view is None or not view.files.is_at(view.snapshot.log_size) or view.snapshot.boot != BOOT:
+        if view is None or view.snapshot.boot != BOOT:
             return None
         self._checked = True
         return view
@@ -150,7 +150,7 @@ class Session:
             files = Files(self.directory, incarnation, create=True)
             try:
                 view = self._replay(files, self._base(files))
-            except IndexDamaged:
+            except IndexDamagedError:
                 view = self._replay(files, None)
             if view is not None:
                 self._remove_older(incarnation)
@@ -196,12 +196,14 @@ class Session:
         """Let readers see what is durable now."""
         snapshot = journal.snapshot
         assert snapshot is not None
-        if self._sync and snapshot.head.version - snapshot.checkpoint >= _CHECKPOINT_COMMITS:
-            snapshot = self._bring_to_disk(journal.files, snapshot)
         replace_file(self.directory / HEAD, _encode(snapshot), sync=False)
+        # it is there now, whatever becomes of the rest
+        with suppress(OSError):
+            if self._sync and snapshot.head.version - snapshot.checkpoint >= _CHECKPOINT_COMMITS:
+                snapshot = self._bring_to_disk(journal.files, snapshot)
+            for name in journal.dropped:
+                (self.directory / name).unlink(missing_ok=True)
         self._checked, self._view = True, View(journal.files, snapshot)
-        for name in journal.dropped:
-            (self.directory / name).unlink(missing_ok=True)
 
     def _bring_to_disk(self, files: Files, snapshot: Snapshot) -> Snapshot:
         snapshot = msgspec.structs.replace(snapshot, checkpoint=snapshot.head.version)
@@ -218,7 +220,8 @@ class Session:
     def made_again(self) -> None:
         """What was sealed before is of no use any more."""
         if self._view is not None:
-            self._remove_older(self._view.files.incarnation)
+            with suppress(OSError):
+                self._remove_older(self._view.files.incarnation)
 
     def forget(self) -> None:
         """What is known of the files: the next one looks."""

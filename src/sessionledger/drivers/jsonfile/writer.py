@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
-from sessionledger.drivers.jsonfile.chains import events, find_operation, find_run, newest_change, newest_event, read_start
+from sessionledger.drivers.jsonfile.chains import (
+    events,
+    find_operation,
+    find_run,
+    newest_change,
+    newest_event,
+    read_start,
+)
 from sessionledger.drivers.jsonfile.files import Files, View, remove_incarnation
 from sessionledger.drivers.jsonfile.handle import replace_file
 from sessionledger.drivers.jsonfile.index import Kind
@@ -27,6 +34,7 @@ from sessionledger.drivers.jsonfile.lines import (
 )
 from sessionledger.drivers.jsonfile.reader import hidden_rows_of
 from sessionledger.drivers.jsonfile.session import Session, commit_line
+from sessionledger.errors import OutcomeUnknownError
 from sessionledger.protocol.decide import (
     Decision,
     Known,
@@ -55,9 +63,9 @@ from sessionledger.protocol.rows import (
     Show,
 )
 
-__all__ = ["commit_to"]
+__all__ = ["commit_to", "refused"]
 
-#: Bytes of a session's body or state that stand in the log itself; larger ones are files, of which only the newest stays.
+#: Characters of a session's body or state that stand in the log itself; larger ones are files, the newest alone.
 _INLINE: Final = 4096
 
 
@@ -67,10 +75,22 @@ def commit_to(session: Session, commits: Sequence[Commit], *, sync: bool) -> lis
     try:
         outcomes = [writing.commit(commit) for commit in commits]
         writing.finish()
-    except BaseException:
-        writing.undo()
+    except BaseException as error:
+        try:
+            writing.undo()
+        except OSError as failure:
+            raise OutcomeUnknownError(
+                f"the file system failed ({error}), and what was written could not be taken back ({failure}): "
+                "repeat the call with the same ids",
+                driver="jsonfile",
+            ) from error
         raise
     return outcomes
+
+
+def refused(commits: Sequence[Commit]) -> list[Outcome]:
+    """Of a session that is not there, by commits that make none."""
+    return [decide(commit, Known(None)).outcome for commit in commits]
 
 
 class _Writing:
@@ -177,7 +197,7 @@ class _Writing:
     def _state_line(self, files: Files, state: Body, head: Head) -> StateLine:
         return StateLine(**self._kept(files, "state", state, head))
 
-    def _kept(self, files: Files, what: str, body: Body, head: Head) -> dict[str, str]:
+    def _kept(self, files: Files, what: str, body: Body, head: Head) -> dict[str, Any]:
         """The field of a line that holds a body, or names the file that does."""
         if len(body) <= _INLINE:
             return body_fields(body)
@@ -335,6 +355,4 @@ def _revision(view: View, first: int, revision: int) -> StoredRun | None:
 
 
 def _stored(line: RunLine, patch: int) -> StoredRun:
-    return StoredRun(
-        line.seq, line.revision, patch, line.digest, line.first_position, line.last_position, line.version
-    )
+    return StoredRun(line.seq, line.revision, patch, line.digest, line.first_position, line.last_position, line.version)
