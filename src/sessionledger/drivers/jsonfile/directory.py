@@ -6,7 +6,8 @@ import errno
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -29,8 +30,9 @@ SCHEMA_VERSION: Final = 1
 _META: Final = "store.json"
 _SESSIONS: Final = "sessions"
 _NAMESPACES: Final = "namespaces"
-_MOST_OPEN: Final = 64  #: sessions whose files stay open, three each
+_MOST_OPEN: Final = 48  #: sessions whose files stay open, four each
 _ATTEMPTS: Final = 5
+_SYNCS: Final = 16  #: that are under way at once
 
 
 class _Meta(msgspec.Struct, frozen=True):
@@ -49,6 +51,7 @@ class Directory:
         self.path, self.sync = path, sync
         self._mutex = threading.Lock()
         self._open: OrderedDict[SessionKey, Session] = OrderedDict()
+        self._syncing: ThreadPoolExecutor | None = None
 
     # the schema
 
@@ -116,13 +119,32 @@ class Directory:
         """Its directory, and its namespace's."""
         if session.directory.is_dir():
             return
-        missing = [path for path in (session.directory, *session.directory.parents) if not path.is_dir()]
-        for path in reversed(missing):
+        namespace = session.directory.parent
+        for path in reversed([path for path in (namespace, *namespace.parents) if not path.is_dir()]):
             path.mkdir(exist_ok=True)
             if self.sync:
                 sync_directory(path.parent)
+        session.directory.mkdir(exist_ok=True)
+
+    def sync_all(self, syncs: Sequence[Callable[[], None]]) -> list[OSError | None]:
+        """At once, so that the disk does them together; the error of each that failed."""
+        if not self.sync:
+            return [None] * len(syncs)
+        if len(syncs) < 2:
+            return [_failure(sync) for sync in syncs]
+        with self._mutex:
+            if self._syncing is None:
+                self._syncing = ThreadPoolExecutor(_SYNCS, "sessionledger-sync")
+        return list(self._syncing.map(_failure, syncs))
 
     def close(self) -> None:
+        self.forget_files()
+        with self._mutex:
+            syncing, self._syncing = self._syncing, None
+        if syncing is not None:
+            syncing.shutdown(wait=False)
+
+    def forget_files(self) -> None:
         with self._mutex:
             self._open.clear()
 
@@ -152,5 +174,13 @@ class Directory:
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
-            self.close()
+            self.forget_files()
         return work()
+
+
+def _failure(sync: Callable[[], None]) -> OSError | None:
+    try:
+        sync()
+    except OSError as error:
+        return error
+    return None

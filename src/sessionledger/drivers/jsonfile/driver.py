@@ -45,7 +45,7 @@ __all__ = ["JSONFileDriver"]
 
 T = TypeVar("T")
 
-_WRITERS: Final = 8  #: groups under way, of different sessions: their disk syncs share one
+_WRITERS: Final = 4  #: groups under way, of different sessions: their disk syncs share one
 _READERS: Final = 8
 _MAX_RUN_BYTES: Final = 250_000_000  #: a commit is one write, made in memory
 _PATIENCE: Final = 10.0  #: seconds that a call waits for another process to be done with a session
@@ -132,7 +132,8 @@ class JSONFileDriver:
             except BusyError as error:
                 if time.monotonic() > end:
                     raise UnavailableError(
-                        f"a session in {str(self._path)!r} was locked by others for {_PATIENCE:.0f} s: try again",
+                        f"a session in {str(self._path)!r} could not be written for {_PATIENCE:g} s, others had it or too many files were open: "
+                        "try again",
                         driver="jsonfile",
                     ) from error
 

@@ -1,16 +1,19 @@
 """The files of one incarnation of a session, and what is published of them.
 
-`log-N.jsonl` is the truth. `index-N` and `lookup-N` are made from it. `head.json` is what readers go by: it is replaced
-when a commit is durable, so that they see whole commits without a lock.
+`log-N.jsonl` is the truth. `index-N` and `lookup-N` are made from it. `head.json` is what readers go by: it is written
+when a commit is durable, so that they see whole commits without a lock. It is written over, since a new file in its
+place would double what a commit costs; a checksum tells a reader who comes at that moment to look again.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
+from zlib import crc32
 
 import msgspec
 
@@ -19,9 +22,21 @@ from sessionledger.drivers.jsonfile.index import RECORD_SIZE, Index, Lookup
 from sessionledger.drivers.jsonfile.lines import SessionLine, StateLine
 from sessionledger.protocol.rows import Head, HiddenRow
 
-__all__ = ["BOOT", "HEAD", "Files", "Snapshot", "View", "decode_snapshot", "incarnations", "remove_incarnation"]
+__all__ = [
+    "BOOT",
+    "HEAD",
+    "Files",
+    "Snapshot",
+    "View",
+    "encode_snapshot",
+    "incarnations",
+    "read_snapshot",
+    "remove_incarnation",
+]
 
 HEAD: Final = "head.json"
+_ATTEMPTS: Final = 20  #: to read it while it is written
+_PAUSE: Final = 0.0005
 _LOG: Final = re.compile(r"log-([1-9][0-9]*)\.jsonl").fullmatch
 
 
@@ -59,7 +74,43 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         return (fork.position, fork.run_seq) if fork else (0, 0)
 
 
-decode_snapshot = msgspec.json.Decoder(Snapshot).decode
+_decode = msgspec.json.Decoder(Snapshot).decode
+_SUM: Final = re.compile(rb'\{"crc":([0-9]{10}),').match
+_BLOCK: Final = 512  #: bytes; a head is filled up with spaces, so that the next one is not shorter
+
+
+def encode_snapshot(snapshot: Snapshot, at_least: int = 0) -> bytes:
+    """In `at_least` so many bytes."""
+    data = msgspec.json.encode(snapshot)
+    text = b'{"crc":%010d,%b' % (crc32(data), data[1:])
+    size = max(at_least, (len(text) // _BLOCK + 1) * _BLOCK)
+    return text.ljust(size - 1) + b"\n"
+
+
+def decode_snapshot(text: bytes) -> Snapshot | None:
+    """None when it is not whole."""
+    found = _SUM(text)
+    data = b"{" + text[found.end() :].rstrip() if found else b""
+    if found is None or crc32(data) != int(found[1]):
+        return None
+    try:
+        return _decode(data)
+    except msgspec.DecodeError:
+        return None
+
+
+def read_snapshot(path: Path) -> Snapshot | None:
+    """None when it is missing, or damaged."""
+    for _ in range(_ATTEMPTS):
+        try:
+            text = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        snapshot = decode_snapshot(text)
+        if snapshot is not None:
+            return snapshot
+        time.sleep(_PAUSE)
+    return None
 
 
 class Files:

@@ -13,7 +13,7 @@ import msgspec
 
 from sessionledger.drivers.jsonfile.chains import find_run
 from sessionledger.drivers.jsonfile.directory import Directory
-from sessionledger.drivers.jsonfile.files import BOOT, HEAD, Snapshot, View, decode_snapshot, log_path
+from sessionledger.drivers.jsonfile.files import BOOT, HEAD, Snapshot, View, log_path, read_snapshot
 from sessionledger.drivers.jsonfile.names import directory_name
 from sessionledger.drivers.jsonfile.reader import newest_run, row_of, run_size, runs_from
 from sessionledger.protocol.rows import (
@@ -87,9 +87,8 @@ class Listing:
         known = self._known.get(path)
         if known is not None and _state_of(known.log) == (known.file, known.snapshot.log_size):
             return known.snapshot
-        try:
-            snapshot = decode_snapshot((path / HEAD).read_bytes())
-        except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+        snapshot = read_snapshot(path / HEAD)
+        if snapshot is None:
             return None
         log = log_path(path, snapshot.head.incarnation)
         file, size = _state_of(log)

@@ -27,26 +27,26 @@ class BusyError(Exception):
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """`BusyError` when it is not free soon. It goes with the process that has it, also by kill -9."""
     if fcntl is None:
         raise DriverError("the file driver needs POSIX's file locks: use sqlite:/// here", driver="jsonfile")
     # opened anew each time: two threads with one open file would both have the lock, and a fork would keep it
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        _take(descriptor)
+        _take(descriptor, _SPIN if wait else 0.0)
         yield
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int) -> None:
-    end = time.monotonic() + _SPIN
+def _take(descriptor: int, patience: float) -> None:
+    end = time.monotonic() + patience
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > end:
+            if time.monotonic() >= end:
                 raise BusyError from None
             time.sleep(_PAUSE)
         else:

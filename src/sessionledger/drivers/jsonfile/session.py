@@ -18,12 +18,13 @@ from sessionledger.drivers.jsonfile.files import (
     Files,
     Snapshot,
     View,
-    decode_snapshot,
+    encode_snapshot,
     incarnations,
     log_path,
+    read_snapshot,
     remove_incarnation,
 )
-from sessionledger.drivers.jsonfile.handle import replace_file, sync_directory
+from sessionledger.drivers.jsonfile.handle import Handle, replace_file
 from sessionledger.drivers.jsonfile.index import IndexDamagedError
 from sessionledger.drivers.jsonfile.journal import Journal
 from sessionledger.drivers.jsonfile.lines import BeginLine, CommitLine, SessionLine, StateLine, encode_line
@@ -45,13 +46,14 @@ class Session:
     def __init__(self, directory: Path, key: SessionKey, *, sync: bool) -> None:
         self.directory, self.key = directory, key
         self._sync = sync
+        self._head: Handle | None = None
         self._view: View | None = None
         self._checked = False  #: once a process: what an earlier one left was whole, or was made so
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, wait: bool = True) -> Iterator[None]:
         """`BusyError` while somebody else writes."""
-        with locked(self.directory / "lock"):
+        with locked(self.directory / "lock", wait=wait):
             yield
 
     # what is published
@@ -103,9 +105,8 @@ class Session:
         return Files(self.directory, incarnation)
 
     def _read(self, name: str) -> Snapshot | None:
-        try:
-            snapshot = decode_snapshot((self.directory / name).read_bytes())
-        except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+        snapshot = read_snapshot(self.directory / name)
+        if snapshot is None:
             return None
         if snapshot.head.key != self.key:
             raise DecodeError(
@@ -187,16 +188,13 @@ class Session:
         files = Files(self.directory, incarnation, create=True)
         files.index.file.truncate(0)
         files.lookup.file.truncate(0)
-        if self._sync:
-            sync_directory(self.directory)
-            sync_directory(self.directory.parent)
         return files
 
     def publish(self, journal: Journal) -> None:
         """Let readers see what is durable now."""
         snapshot = journal.snapshot
         assert snapshot is not None
-        replace_file(self.directory / HEAD, _encode(snapshot), sync=False)
+        self._write_head(snapshot)
         # it is there now, whatever becomes of the rest
         with suppress(OSError):
             if self._sync and snapshot.head.version - snapshot.checkpoint >= _CHECKPOINT_COMMITS:
@@ -205,11 +203,16 @@ class Session:
                 (self.directory / name).unlink(missing_ok=True)
         self._checked, self._view = True, View(journal.files, snapshot)
 
+    def _write_head(self, snapshot: Snapshot) -> None:
+        if self._head is None:
+            self._head = Handle(self.directory / HEAD, create=True)
+        self._head.write(0, encode_snapshot(snapshot, self._head.size()))
+
     def _bring_to_disk(self, files: Files, snapshot: Snapshot) -> Snapshot:
         snapshot = msgspec.structs.replace(snapshot, checkpoint=snapshot.head.version)
         files.index.file.sync()
         files.lookup.file.sync()
-        replace_file(self.directory / _CHECKPOINT, _encode(snapshot), sync=True)
+        replace_file(self.directory / _CHECKPOINT, encode_snapshot(snapshot), sync=True)
         return snapshot
 
     def _remove_older(self, incarnation: int) -> None:
@@ -284,7 +287,3 @@ def commit_line(head: Head, lines: list[bytes], *, after: int, **fields: object)
         crc=crc,
         **fields,  # type: ignore[arg-type]
     )
-
-
-def _encode(snapshot: Snapshot) -> bytes:
-    return msgspec.json.encode(snapshot) + b"\n"

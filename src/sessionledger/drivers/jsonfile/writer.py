@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from sessionledger.drivers.jsonfile.chains import (
@@ -14,8 +15,8 @@ from sessionledger.drivers.jsonfile.chains import (
     read_start,
 )
 from sessionledger.drivers.jsonfile.files import Files, View, remove_incarnation
-from sessionledger.drivers.jsonfile.handle import replace_file
-from sessionledger.drivers.jsonfile.index import Kind
+from sessionledger.drivers.jsonfile.handle import Handle, replace_file
+from sessionledger.drivers.jsonfile.index import IndexDamagedError, Kind
 from sessionledger.drivers.jsonfile.journal import Journal
 from sessionledger.drivers.jsonfile.lines import (
     BeginLine,
@@ -63,29 +64,10 @@ from sessionledger.protocol.rows import (
     Show,
 )
 
-__all__ = ["commit_to", "refused"]
+__all__ = ["Writing", "refused"]
 
 #: Characters of a session's body or state that stand in the log itself; larger ones are files, the newest alone.
 _INLINE: Final = 4096
-
-
-def commit_to(session: Session, commits: Sequence[Commit], *, sync: bool) -> list[Outcome]:
-    """Commits of one session, in this order. All of them are durable, or none is stored and this raises."""
-    writing = _Writing(session, sync=sync)
-    try:
-        outcomes = [writing.commit(commit) for commit in commits]
-        writing.finish()
-    except BaseException as error:
-        try:
-            writing.undo()
-        except OSError as failure:
-            raise OutcomeUnknownError(
-                f"the file system failed ({error}), and what was written could not be taken back ({failure}): "
-                "repeat the call with the same ids",
-                driver="jsonfile",
-            ) from error
-        raise
-    return outcomes
 
 
 def refused(commits: Sequence[Commit]) -> list[Outcome]:
@@ -93,15 +75,31 @@ def refused(commits: Sequence[Commit]) -> list[Outcome]:
     return [decide(commit, Known(None)).outcome for commit in commits]
 
 
-class _Writing:
-    """A group of commits on its way into a log."""
+class Writing:
+    """Commits of one session on their way into its log, under its lock. First they are appended, then the caller syncs
+    its `logs` and `directories`, then they `finish`: all of them, or, after `undo`, none.
+    """
 
     def __init__(self, session: Session, *, sync: bool) -> None:
         self._session, self._sync = session, sync
         self._view = session.latest()
         self._journals: list[Journal] = []  #: of each log that is written to, the present one last
 
-    def commit(self, commit: Commit) -> Outcome:
+    def append(self, commits: Sequence[Commit]) -> list[Outcome]:
+        """In this order. When it raises, nothing is left of them."""
+        try:
+            try:
+                return [self._commit(commit) for commit in commits]
+            except IndexDamagedError as error:
+                self.undo(error)
+                self._session.mend()
+                self._view, self._journals = self._session.latest(), []
+                return [self._commit(commit) for commit in commits]
+        except Exception as error:
+            self.undo(error)
+            raise
+
+    def _commit(self, commit: Commit) -> Outcome:
         decision = decide(commit, _known(commit, self._view))
         head = decision.head
         if head is None:
@@ -206,26 +204,39 @@ class _Writing:
         replace_file(files.directory / name, data, sync=self._sync)
         return {"file": name}
 
-    def finish(self) -> None:
-        """Make it durable, then let it be seen."""
-        if not self._journals:
-            return
-        journal = self._journals[-1]
-        if self._sync:
-            journal.files.log.sync()
-        self._session.publish(journal)
-        if len(self._journals) > 1 or journal.base is None:
-            self._session.made_again()
+    @property
+    def logs(self) -> list[Handle]:
+        """What a sync makes durable, and `directories` where a log is new."""
+        return [journal.files.log for journal in self._journals]
 
-    def undo(self) -> None:
-        """Nobody has seen it."""
-        for journal in reversed(self._journals):
-            if journal.base is None:
-                remove_incarnation(self._session.directory, journal.files.incarnation)
-            else:
-                journal.undo()
-                journal.files.log.truncate(journal.base.log_size)
+    @property
+    def directories(self) -> list[Path]:
+        directory = self._session.directory
+        return [directory, directory.parent] if any(journal.base is None for journal in self._journals) else []
+
+    def finish(self) -> None:
+        """Let it be seen, now that it is durable."""
+        if self._journals:
+            self._session.publish(self._journals[-1])
+            if self._journals[-1].base is None:
+                self._session.made_again()
+
+    def undo(self, error: Exception) -> None:
+        """Nobody has seen it. `OutcomeUnknownError` when it cannot be taken back."""
         self._session.forget()
+        try:
+            for journal in reversed(self._journals):
+                if journal.base is None:
+                    remove_incarnation(self._session.directory, journal.files.incarnation)
+                else:
+                    journal.undo()
+                    journal.files.log.truncate(journal.base.log_size)
+        except OSError as failure:
+            raise OutcomeUnknownError(
+                f"the file system failed ({error}), and what was written could not be taken back ({failure}): "
+                "repeat the call with the same ids",
+                driver="jsonfile",
+            ) from error
 
 
 def _last_line(
