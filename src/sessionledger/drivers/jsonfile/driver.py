@@ -49,6 +49,7 @@ _WRITERS: Final = 4  #: groups under way, of different sessions: their disk sync
 _READERS: Final = 8
 _MAX_RUN_BYTES: Final = 250_000_000  #: a commit is one write, made in memory
 _PATIENCE: Final = 10.0  #: seconds that a call waits for another process to be done with a session
+_PATIENCE_OF_A_GROUP: Final = 1.0  #: where commits of other sessions would wait with it
 _DURABILITIES: Final = (Durability.DISK, Durability.PROCESS)
 
 
@@ -115,16 +116,18 @@ class JSONFileDriver:
         assert self._limits is not None
         return await self._patiently(partial(directory.within_limits, work), self._limits[0])
 
-    async def _write(self, work: Callable[[], T]) -> T:
+    async def _write(self, work: Callable[[], T], patience: float | None = None) -> T:
         directory, _ = self._opened()
         assert self._limits is not None
-        return await self._patiently(partial(directory.within_limits, work), self._limits[1])
+        return await self._patiently(partial(directory.within_limits, work), self._limits[1], patience)
 
-    async def _patiently(self, work: Callable[[], T], limiter: anyio.CapacityLimiter) -> T:
+    async def _patiently(
+        self, work: Callable[[], T], limiter: anyio.CapacityLimiter, patience: float | None = None
+    ) -> T:
         """Do it on a thread, again while another process keeps it from it. A thread that has begun ends before the
         call does, so that what is cancelled is wholly done or not at all.
         """
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + (_PATIENCE if patience is None else patience)
         while True:
             try:
                 with mapped():
@@ -132,15 +135,19 @@ class JSONFileDriver:
             except BusyError as error:
                 if time.monotonic() > end:
                     raise UnavailableError(
-                        f"a session in {str(self._path)!r} could not be written for {_PATIENCE:g} s, others had it or too many files were open: "
-                        "try again",
+                        f"sessions in {str(self._path)!r} could not be had in time, since others write to them or too "
+                        "many files are open: try again",
                         driver="jsonfile",
                     ) from error
 
     async def commit(self, commits: Sequence[Commit]) -> Sequence[Outcome | DriverError | DecodeError]:
         directory, _ = self._opened()
         group = Group(directory, commits)
-        await self._write(group.write)
+        try:
+            await self._write(group.write, _PATIENCE_OF_A_GROUP if group.is_shared else None)
+        except UnavailableError as error:
+            if not group.give_up(error):
+                raise
         return group.outcomes
 
     async def erase(self, key: SessionKey, *, limit: int) -> bool:

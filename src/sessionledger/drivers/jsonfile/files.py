@@ -23,11 +23,11 @@ from sessionledger.drivers.jsonfile.lines import SessionLine, StateLine
 from sessionledger.protocol.rows import Head, HiddenRow
 
 __all__ = [
-    "BOOT",
     "HEAD",
     "Files",
     "Snapshot",
     "View",
+    "boot_id",
     "encode_snapshot",
     "incarnations",
     "read_snapshot",
@@ -40,15 +40,21 @@ _PAUSE: Final = 0.0005
 _LOG: Final = re.compile(r"log-([1-9][0-9]*)\.jsonl").fullmatch
 
 
-def _boot() -> str:
-    """Of this run of the machine: what was written since, and not synced, is there."""
+def _read_boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return f"process {os.urandom(8).hex()}"
 
 
-BOOT: Final = _boot()
+_BOOT_ID = _read_boot_id()
+
+
+def boot_id() -> str:
+    """Of this run of the machine: what was written in it is there, synced or not. Where the system does not tell, of
+    this process.
+    """
+    return _BOOT_ID
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

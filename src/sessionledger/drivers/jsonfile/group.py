@@ -36,6 +36,19 @@ class Group:
     def outcomes(self) -> list[Found]:
         return [self._found[place] for place in range(len(self._commits))]
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether some would wait for others."""
+        return len({commit.key for commit in self._commits}) > 1
+
+    def give_up(self, error: DriverError) -> bool:
+        """What is left has that error; whether anything else was settled."""
+        if not self._found:
+            return False
+        for key in list(self._left):
+            self._settle(key, [error] * len(self._left[key]))
+        return True
+
     def write(self) -> None:
         """`BusyError` when sessions are left that somebody else writes to: call it again."""
         keys = iter(list(self._left))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from sessionledger.drivers.jsonfile.chains import find_run, newest_event
-from sessionledger.drivers.jsonfile.files import BOOT, Files, Snapshot, View
+from sessionledger.drivers.jsonfile.files import Files, Snapshot, View, boot_id
 from sessionledger.drivers.jsonfile.index import IndexDamagedError, Kind, Record, id_hash
 from sessionledger.drivers.jsonfile.lines import (
     BeginLine,
@@ -133,8 +133,8 @@ class Journal:
             raise IndexDamagedError
         before, record = newest_event(view, first)
         self._open_runs += is_open - record.is_open
-        self._changed.append((first, before))
         self.files.index.set_newest(first, number)
+        self._changed.append((first, before))
         return first, before + 1
 
     def _write_index(self) -> None:
@@ -173,7 +173,7 @@ class Journal:
             last_switch=self._last_switch,
             last_hidden=self._last_hidden,
             checkpoint=self._checkpoint,
-            boot=BOOT,
+            boot=boot_id(),
         )
 
     def undo(self) -> None:

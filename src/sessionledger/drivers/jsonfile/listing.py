@@ -13,7 +13,7 @@ import msgspec
 
 from sessionledger.drivers.jsonfile.chains import find_run
 from sessionledger.drivers.jsonfile.directory import Directory
-from sessionledger.drivers.jsonfile.files import BOOT, HEAD, Snapshot, View, log_path, read_snapshot
+from sessionledger.drivers.jsonfile.files import HEAD, Snapshot, View, boot_id, log_path, read_snapshot
 from sessionledger.drivers.jsonfile.names import directory_name
 from sessionledger.drivers.jsonfile.reader import newest_run, row_of, run_size, runs_from
 from sessionledger.protocol.rows import (
@@ -92,7 +92,7 @@ class Listing:
             return None
         log = log_path(path, snapshot.head.incarnation)
         file, size = _state_of(log)
-        if size < snapshot.log_size or (snapshot.boot != BOOT and size != snapshot.log_size):
+        if size < snapshot.log_size or (snapshot.boot != boot_id() and size != snapshot.log_size):
             # a power cut, or somebody is making the session again
             key = snapshot.head.key
             return self._directory.read(key, lambda view: view.snapshot)

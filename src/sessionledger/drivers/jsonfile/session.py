@@ -13,11 +13,11 @@ from zlib import crc32
 import msgspec
 
 from sessionledger.drivers.jsonfile.files import (
-    BOOT,
     HEAD,
     Files,
     Snapshot,
     View,
+    boot_id,
     encode_snapshot,
     incarnations,
     log_path,
@@ -79,7 +79,7 @@ class Session:
     def _check(self) -> View | None:
         """What is published, if nothing that was acknowledged can be missing from it, nor from the index."""
         view = self._open_published()
-        if view is None or view.snapshot.boot != BOOT:
+        if view is None or view.snapshot.boot != boot_id():
             return None
         self._checked = True
         return view
@@ -124,7 +124,7 @@ class Session:
         if self._checked and view is not None and view.files.is_at(view.snapshot.log_size):
             return view
         view = self._open_published()
-        trusted = self._checked or (view is not None and view.snapshot.boot == BOOT)
+        trusted = self._checked or (view is not None and view.snapshot.boot == boot_id())
         newest = incarnations(self.directory)[-1:]
         if (
             view is None
@@ -166,7 +166,7 @@ class Session:
             snapshot = self._read(name)
             if snapshot is None or snapshot.head.incarnation != files.incarnation or not files.hold(snapshot):
                 continue
-            if name == _CHECKPOINT or snapshot.boot == BOOT:
+            if name == _CHECKPOINT or snapshot.boot == boot_id():
                 return snapshot
         return None
 
