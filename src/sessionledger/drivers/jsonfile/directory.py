@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -16,7 +17,7 @@ import msgspec
 from sessionledger.drivers.jsonfile.files import View
 from sessionledger.drivers.jsonfile.handle import replace_file, sync_directory
 from sessionledger.drivers.jsonfile.index import IndexDamagedError
-from sessionledger.drivers.jsonfile.lock import locked
+from sessionledger.drivers.jsonfile.lock import BusyError, locked
 from sessionledger.drivers.jsonfile.names import directory_name
 from sessionledger.drivers.jsonfile.session import Session
 from sessionledger.errors import DecodeError, DriverError, SchemaTooNewError
@@ -30,6 +31,8 @@ SCHEMA_VERSION: Final = 1
 _META: Final = "store.json"
 _SESSIONS: Final = "sessions"
 _NAMESPACES: Final = "namespaces"
+_ERASING: Final = "erasing"
+_RESUMED: Final = 100  #: interrupted erasures, finished at open
 _MOST_OPEN: Final = 48  #: sessions whose files stay open, four each
 _ATTEMPTS: Final = 5
 _SYNCS: Final = 16  #: that are under way at once
@@ -41,6 +44,7 @@ class _Meta(msgspec.Struct, frozen=True):
     min_writer: int
 
 
+_decode_key = msgspec.json.Decoder(SessionKey).decode
 _decode_meta = msgspec.json.Decoder(_Meta).decode
 
 
@@ -107,13 +111,25 @@ class Directory:
             session = self._open.get(key)
             if session is None:
                 place = self.sessions_of(key.namespace) / directory_name(key.session_id)
-                session = self._open[key] = Session(place, key, sync=self.sync)
+                session = self._open[key] = Session(place, key, erasing=self.path / _ERASING, sync=self.sync)
                 if len(self._open) > _MOST_OPEN:
                     # whoever is at it has its files open still
                     self._open.popitem(last=False)
             else:
                 self._open.move_to_end(key)
             return session
+
+    def resume_erasures(self) -> None:
+        """Those of processes that were stopped; what others are at, or what is damaged, can wait."""
+        try:
+            names = os.listdir(self.path / _ERASING)[:_RESUMED]
+        except FileNotFoundError:
+            return
+        for name in names:
+            with suppress(OSError, BusyError, DecodeError, IndexDamagedError, msgspec.DecodeError):
+                session = self.session(_decode_key((self.path / _ERASING / name).read_bytes()))
+                with session.locked(wait=False):
+                    session.erase()
 
     def make_session(self, session: Session) -> None:
         """Its directory, and its namespace's."""

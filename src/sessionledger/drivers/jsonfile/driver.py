@@ -81,6 +81,7 @@ class JSONFileDriver:
         directory = Directory(self._path, sync=self._durability is Durability.DISK)
         self._limits = anyio.CapacityLimiter(_READERS), anyio.CapacityLimiter(_WRITERS)
         await self._patiently(directory.make, self._limits[1])
+        await self._patiently(directory.resume_erasures, self._limits[1])
         self._directory, self._listing = directory, Listing(directory)
 
     async def close(self) -> None:

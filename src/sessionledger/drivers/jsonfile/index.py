@@ -74,6 +74,18 @@ class Index:
         """The one field that changes."""
         self.file.write(number * RECORD_SIZE + _NEWEST_OFFSET, _NEWEST.pack(newest))
 
+    def unlink(self, records: int) -> None:
+        """Let no run's newest record be one behind so many."""
+        there = self.file.size() // RECORD_SIZE
+        for _, record in self.ascending(records, there):
+            if record.kind in (Kind.RUN, Kind.PATCH) and record.first < records:
+                number = newest = self.get(record.first).newest
+                while newest >= records:
+                    newest = self.get(newest).previous - 1
+                if newest != number:
+                    self.set_newest(record.first, newest)
+        self.file.truncate(records * RECORD_SIZE)
+
     def ascending(self, first: int, behind: int) -> Iterator[tuple[int, Record]]:
         size = 16
         while first < behind:

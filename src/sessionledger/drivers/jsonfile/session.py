@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import EROFS
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 from zlib import crc32
@@ -35,6 +37,8 @@ from sessionledger.protocol.rows import Head, SessionKey
 
 __all__ = ["Session", "commit_line"]
 
+logger = logging.getLogger("sessionledger.jsonfile")
+
 _CHECKPOINT: Final = "checkpoint.json"
 #: Commits after which the index is brought to the disk too: no more than these are read again after a power cut.
 _CHECKPOINT_COMMITS: Final = 1024
@@ -43,8 +47,9 @@ _CHECKPOINT_COMMITS: Final = 1024
 class Session:
     """Its methods block. Those that change something are called by whoever has the lock."""
 
-    def __init__(self, directory: Path, key: SessionKey, *, sync: bool) -> None:
+    def __init__(self, directory: Path, key: SessionKey, *, erasing: Path, sync: bool) -> None:
         self.directory, self.key = directory, key
+        self._marker = erasing / f"{blake2b(msgspec.json.encode(key), digest_size=16).hexdigest()}.json"
         self._sync = sync
         self._head: Handle | None = None
         self._view: View | None = None
@@ -124,17 +129,40 @@ class Session:
         if self._checked and view is not None and view.files.is_at(view.snapshot.log_size):
             return view
         view = self._open_published()
-        trusted = self._checked or (view is not None and view.snapshot.boot == boot_id())
-        newest = incarnations(self.directory)[-1:]
-        if (
-            view is None
-            or not trusted
-            or newest != [view.files.incarnation]
-            or not view.files.is_at(view.snapshot.log_size)
-        ):
+        if view is None or not (self._checked or view.snapshot.boot == boot_id()):
             view = self._recover()
+        else:
+            self._drop_unpublished(view)
         self._checked, self._view = True, view
+        self._sweep()
         return view
+
+    def _sweep(self) -> None:
+        """Drafts, fields in files that no commit has come to refer to, earlier incarnations."""
+        used: tuple[str | None, ...] = ()
+        if self._view is not None:
+            used = (self._view.snapshot.session.file, self._view.snapshot.state.file)
+            self._remove_older(self._view.files.incarnation)
+        for name in os.listdir(self.directory):
+            if name.endswith(".tmp") or (name.startswith(("session-", "state-")) and name not in used):
+                (self.directory / name).unlink(missing_ok=True)
+
+    def _drop_unpublished(self, view: View) -> None:
+        """What a process wrote that was killed before anybody could see it. Nobody was told that it was stored, and
+        whoever has looked meanwhile was told that it is not.
+        """
+        files, snapshot = view
+        for incarnation in incarnations(self.directory):
+            if incarnation > files.incarnation:
+                remove_incarnation(self.directory, incarnation)
+        surplus = files.log.size() - snapshot.log_size
+        if surplus:
+            logger.warning(
+                "%s: dropped a torn commit of %d bytes at byte %d", files.log.path, surplus, snapshot.log_size
+            )
+            with suppress(IndexDamagedError):
+                files.index.unlink(snapshot.records)
+            files.log.truncate(snapshot.log_size)
 
     def rebuild(self) -> None:
         with self.locked():
@@ -142,9 +170,9 @@ class Session:
 
     def mend(self) -> None:
         """Make the index again, from the log."""
-        self._view = None
-        if numbers := incarnations(self.directory):
-            self._view = self._replay(Files(self.directory, numbers[-1], create=True), None)
+        view = self.latest()
+        if view is not None:
+            self._view = self._replay(Files(self.directory, view.files.incarnation, create=True), None)
 
     def _recover(self) -> View | None:
         for incarnation in reversed(incarnations(self.directory)):
@@ -161,14 +189,11 @@ class Session:
         return None
 
     def _base(self, files: Files) -> Snapshot | None:
-        """From where the index is right: all of it since the machine runs, else what was brought to the disk."""
-        for name in (HEAD, _CHECKPOINT):
-            snapshot = self._read(name)
-            if snapshot is None or snapshot.head.incarnation != files.incarnation or not files.hold(snapshot):
-                continue
-            if name == _CHECKPOINT or snapshot.boot == boot_id():
-                return snapshot
-        return None
+        """From where on the index may be wrong."""
+        snapshot = self._read(_CHECKPOINT)
+        if snapshot is None or snapshot.head.incarnation != files.incarnation or not files.hold(snapshot):
+            return None
+        return snapshot
 
     def _replay(self, files: Files, base: Snapshot | None) -> View | None:
         journal = replay(files, base, self.key.session_id)
@@ -232,22 +257,23 @@ class Session:
 
     # erasing
 
+    def mark_for_erasure(self) -> None:
+        """So that it is erased when the store is opened again, should nobody come to it before."""
+        self._marker.parent.mkdir(exist_ok=True)
+        replace_file(self._marker, msgspec.json.encode(self.key) + b"\n", sync=self._sync)
+
     def erase(self) -> None:
         """Leave a tombstone of what is sealed: a log that says so, and nothing else."""
         view = self.latest()
-        if view is None or not view.snapshot.head.erased or not view.snapshot.records:
-            return
-        head = view.snapshot.head
-        lines = tombstone(head)
-        path = log_path(self.directory, head.incarnation)
-        (self.directory / _CHECKPOINT).unlink(missing_ok=True)
-        replace_file(path, b"".join(lines), sync=self._sync)
-        for name in (f"index-{head.incarnation}", f"lookup-{head.incarnation}"):
-            (self.directory / name).unlink(missing_ok=True)
-        for name in os.listdir(self.directory):
-            if name.startswith((f"session-{head.incarnation}.", f"state-{head.incarnation}.")):
-                (self.directory / name).unlink(missing_ok=True)
-        self._view = self._replay(Files(self.directory, head.incarnation, create=True), None)
+        if view is not None and view.snapshot.head.erased and view.snapshot.records:
+            head = view.snapshot.head
+            (self.directory / _CHECKPOINT).unlink(missing_ok=True)
+            replace_file(view.files.log.path, b"".join(tombstone(head)), sync=self._sync)
+            self._view = self._replay(Files(self.directory, head.incarnation, create=True), None)
+            self._sweep()
+        if view is not None:
+            self._remove_older(view.files.incarnation)
+        self._marker.unlink(missing_ok=True)
 
 
 def tombstone(head: Head) -> list[bytes]:

@@ -113,6 +113,8 @@ class Writing:
         return decision.outcome
 
     def _append(self, journal: Journal, commit: Commit, decision: Decision, head: Head) -> None:
+        if head.erased:
+            self._session.mark_for_erasure()
         lines = self._lines(journal.files, commit, decision, head)
         texts = [encode_line(line) for line in lines]
         last = _last_line(commit, decision, head, texts, journal, 0 if journal.base is None else journal.base.log_size)
