@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import json
 import os
+import re
 import resource
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -504,3 +507,56 @@ async def test_whoever_may_not_write_reads(tmp_path: Path) -> None:
     finally:
         for path in readable:
             path.chmod(0o755)
+
+
+# for people
+
+
+async def test_the_commands_of_the_page_print_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By jq where there is one, else by the same reading of the same lines."""
+    page = (Path(__file__).parents[2] / "docs" / "files.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    commands = re.search(r"```sh\n(.*?)```", page, re.DOTALL)
+    printed = re.search(r"print\n\n```text\n(.*?)```", page, re.DOTALL)
+    assert example and commands and printed
+    monkeypatch.chdir(tmp_path)
+    code = compile(example[1], "files.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    await eval(code, {})
+    assert read_as_jq_does(tmp_path / "agents" / "sessions" / "s1") == printed[1]
+    if shutil.which("jq") is not None:
+        done = await anyio.run_process(["sh", "-ec", commands[1]], cwd=tmp_path)
+        assert done.stdout.decode() == printed[1]
+
+
+def read_as_jq_does(place: Path) -> str:
+    lines = [json.loads(line) for line in (place / "log-1.jsonl").read_bytes().splitlines()]
+    told = [
+        f"{line['position']} {line['body']['role']}: {line['body'].get('content', 'null')}"
+        for line in lines
+        if line["type"] == "message"
+    ]
+    told += [f"{line['run_id']} {line['header']['status']}" for line in lines if line["type"] == "run"]
+    head = json.loads((place / "head.json").read_text())["head"]
+    told.append(f"{head['user_id']} {head['run_count']} {head['message_count']}")
+    return "".join(f"{line}\n" for line in told)
+
+
+async def test_whatever_is_stored_is_a_line_of_json(tmp_path: Path) -> None:
+    bodies: list[str | bytes] = [
+        '{"n":1.0,"big":123456789012345678901234567890,"e":1e400}', '{ "a" : [ 1 , 2 ] }', '{"a":\n1}', '"\\u0000"',
+        "no JSON", "", " {}", '{"a":1}{"b":2}', '{"a":1,"a":2}', "{'a':1}", b"", b"\x00\xff\n", '"\u2028\x7f"',
+    ]  # fmt: skip
+    driver = JSONFileDriver(parse_url(f"file://{tmp_path}"), durability="process")
+    await driver.open()
+    await rows.send(driver, rows.put("r", [rows.message(body=body, index=n) for n, body in enumerate(bodies)]))
+    assert [row.body for row in await rows.all_messages(driver)] == bodies
+    await driver.close()
+    lines = (tmp_path / "sessions" / "s" / "log-1.jsonl").read_bytes().split(b"\n")
+    messages = [json.loads(line) for line in lines[:-1] if b'"message"' in line]
+    assert ["body" in line for line in messages] == [
+        True, True, False, True, False, False, False, False, True, False, False, False, True,
+    ]  # fmt: skip
+    (tmp_path / "sessions" / "s" / "index-1").unlink()
+    await driver.open()
+    assert [row.body for row in await rows.all_messages(driver)] == bodies
+    await driver.close()
