@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite(f"{__package__}.trial", f"{__package__}.tables", f"{__package__}.snapshot")
+pytest.register_assert_rewrite(*(f"{__package__}.{name}" for name in ("trial", "tables", "lines", "snapshot")))
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 """kill -9 of the writing process, at random.
 
-The dose is SESSIONLEDGER_KILLS, 100 unless it is set. Several tasks of a process write to sessions of their own and to
-one that they share; each acknowledges every call that has returned. Half of the processes kill themselves as they
-execute a statement, half are killed from outside. Each finds the database as the one before left it; some find none.
+The dose is SESSIONLEDGER_KILLS for each storage, 100 unless it is set. Several tasks of a process write to sessions of
+their own and to one that they share; each acknowledges every call that has returned. Half of the processes kill
+themselves as they execute a statement or write, half are killed from outside. Each finds the storage as the one before
+left it; some find none.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pytest
 
 from sessionledger import open_store
 
+from .engines import FILES, SQLITE, Engine
 from .trial import Moment, Trial, Writer
 
 KILLS = int(os.environ.get("SESSIONLEDGER_KILLS", "100"))
@@ -26,21 +28,22 @@ KILLS_OF_ONE_DATABASE = 12
 
 
 @contextmanager
-def trial_of(path: Path) -> Iterator[tuple[Trial, asyncio.Runner]]:
+def trial_of(path: Path, engine: Engine = SQLITE) -> Iterator[tuple[Trial, asyncio.Runner]]:
     with asyncio.Runner() as runner:
         model = runner.run(open_store("memory://").open())
         try:
-            yield Trial(path, model), runner
+            yield Trial(path, model, engine=engine), runner
         finally:
             runner.run(model.close())
 
 
+@pytest.mark.parametrize("engine", [SQLITE, FILES], ids=str)
 @pytest.mark.parametrize("seed", range(-(-KILLS // KILLS_OF_ONE_DATABASE)))
-def test_a_killed_writer_leaves_whole_steps(seed: int, tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_whole_steps(seed: int, engine: Engine, tmp_path: Path) -> None:
     chance = random.Random(seed)
     kills = min(KILLS_OF_ONE_DATABASE, KILLS - seed * KILLS_OF_ONE_DATABASE)
     writer = Writer()
-    with trial_of(tmp_path / "sessions.db") as (trial, runner):
+    with trial_of(tmp_path / "sessions.db", engine) as (trial, runner):
         try:
             for kill in range(kills):
                 killed, writer = writer, Writer()
@@ -50,8 +53,9 @@ def test_a_killed_writer_leaves_whole_steps(seed: int, tmp_path: Path) -> None:
             writer.close()
 
 
-def test_a_writer_that_acknowledges_first_is_noticed(tmp_path: Path) -> None:
-    assert noticed("acknowledges first", Moment(acknowledgements=1), tmp_path / "sessions.db")
+@pytest.mark.parametrize("engine", [SQLITE, FILES], ids=str)
+def test_a_writer_that_acknowledges_first_is_noticed(tmp_path: Path, engine: Engine) -> None:
+    assert noticed("acknowledges first", Moment(acknowledgements=1), tmp_path / "sessions.db", engine)
 
 
 def test_a_writer_without_transactions_is_noticed(tmp_path: Path) -> None:
@@ -60,8 +64,8 @@ def test_a_writer_without_transactions_is_noticed(tmp_path: Path) -> None:
     assert any(noticed("writes without transactions", moment, tmp_path / f"{moment}.db") for moment in moments)
 
 
-def noticed(broken: str, moment: Moment, path: Path) -> bool:
-    with trial_of(path) as (trial, runner), closing(Writer()) as writer:
+def noticed(broken: str, moment: Moment, path: Path, engine: Engine = SQLITE) -> bool:
+    with trial_of(path, engine) as (trial, runner), closing(Writer()) as writer:
         acknowledged = writer.work(msgspec.structs.replace(trial.orders, broken=broken), moment)
         try:
             runner.run(trial.check(acknowledged))

@@ -1,4 +1,4 @@
-"""A database whose writers are killed, one after the other, and all that is known of what it must hold."""
+"""A storage whose writers are killed, one after the other, and all that is known of what it must hold."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import msgspec
 
 from sessionledger import SessionStore, open_store
 
+from .engines import SQLITE, Engine
 from .script import SHARED, Hands, Script, Step
 from .snapshot import Snapshot, snapshot, without_version
-from .tables import check_tables, leftovers
 from .writer import Orders
 
 __all__ = ["Moment", "Trial", "Writer"]
@@ -26,7 +26,9 @@ _ROOT = Path(__file__).parents[__package__.count(".") + 1]
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """When a writer dies: as it executes a statement; or some seconds after so many acknowledgements."""
+    """When a writer dies: as it executes a statement, or calls the system to write; or some seconds after so many
+    acknowledgements.
+    """
 
     last_statement: int | None = None
     acknowledgements: int = 0
@@ -85,8 +87,8 @@ class Writer:
 
 
 class Trial:
-    def __init__(self, path: Path, model: SessionStore, *, tasks: int = 6) -> None:
-        self._path = path
+    def __init__(self, path: Path, model: SessionStore, *, engine: Engine = SQLITE, tasks: int = 6) -> None:
+        self._path, self._engine = path, engine
         self._model = Hands(model)
         self._scripts = [Script(task) for task in range(tasks)]
         self._done = [0] * tasks
@@ -102,12 +104,12 @@ class Trial:
 
     @property
     def _url(self) -> str:
-        return f"sqlite:///{self._path}"
+        return self._engine.url(self._path)
 
     async def check(self, acknowledged: Sequence[tuple[int, int]]) -> None:
         """acknowledged ⊆ found ⊆ attempted, whole steps only; then every step that was under way is done again."""
         if self._path.exists():
-            check_tables(self._path)
+            self._engine.check(self._path)
         async with open_store(self._url) as store:
             await self._catch_up(acknowledged)
             before = await self._snapshots(self._model.store)
@@ -129,8 +131,8 @@ class Trial:
                 assert settled[session_id] == after[session_id]
         _check_shared(after[SHARED], settled[SHARED], after[SHARED])
         self._done = [done + 1 for done in self._done]
-        check_tables(self._path)
-        assert not leftovers(self._path)
+        self._engine.check(self._path)
+        assert not self._engine.leftovers(self._path)
 
     async def _catch_up(self, acknowledged: Sequence[tuple[int, int]]) -> None:
         for task, number in acknowledged:

@@ -25,7 +25,8 @@ __all__ = ["CALLS", "Orders"]
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     begin: list[int]  #: the step that each task begins with
-    last_statement: int | None = None  #: the process kills itself when it executes this one, counted from 1
+    last_statement: int | None = None  #: the process kills itself when it executes this one, counted from 1; of files:
+    #: when it calls the system to write for the so-manyth time, half-way through where it can
     last_commit: int | None = None  #: or this many transactions after it began
     only: str | None = None  #: the name of the one call that it makes, instead of its script
     broken: str | None = None  #: how the writer is to break its promise
@@ -84,6 +85,26 @@ def die_at(orders: Orders) -> None:
     make_connections(Counting)
 
 
+def die_at_write(orders: Orders) -> None:
+    writes = itertools.count(1)
+
+    def counted(name: str) -> None:
+        call = getattr(os, name)
+
+        def count(*arguments: Any, **options: Any) -> Any:
+            if next(writes) == orders.last_statement:
+                if name == "pwrite":
+                    descriptor, data, offset = arguments
+                    call(descriptor, data[: len(data) // 2], offset)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **options)
+
+        setattr(os, name, count)
+
+    for name in ("pwrite", "fsync", "ftruncate", "mkdir", "replace", "unlink"):
+        counted(name)
+
+
 def without_transactions() -> None:
     class Forgetful(sqlite3.Cursor):
         def execute(self, sql: str, parameters: Any = (), /) -> Any:
@@ -111,5 +132,5 @@ if __name__ == "__main__":
     if orders.broken == "writes without transactions":
         without_transactions()
     if orders.last_statement is not None or orders.last_commit is not None:
-        die_at(orders)
+        (die_at_write if orders.url.startswith("file:") else die_at)(orders)
     asyncio.run(main(orders))

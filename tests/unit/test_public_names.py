@@ -32,8 +32,8 @@ STORE = """
 """
 
 SCHEMES = """
-    memory mongodb mongodb+motor mongodb+pymongo mongodb+srv postgres postgresql postgresql+asyncpg redis redis+cluster
-    rediss rediss+cluster sqlite sqlite+aiosqlite valkey valkey+cluster valkeys valkeys+cluster
+    file jsonfile memory mongodb mongodb+motor mongodb+pymongo mongodb+srv postgres postgresql postgresql+asyncpg redis
+    redis+cluster rediss rediss+cluster sqlite sqlite+aiosqlite valkey valkey+cluster valkeys valkeys+cluster
 """
 
 CURSOR = "collect count first page token"

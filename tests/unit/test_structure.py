@@ -40,12 +40,13 @@ CLIENTS = {
     "core": {"anyio", "msgspec", "uuid_utils"},
     "cli": {"anyio", "click", "msgspec", "rich"},
     "testing": {"anyio", "hypothesis", "msgspec", "pymongo", "pytest"},
+    "drivers.jsonfile": {"anyio", "msgspec"},
     "drivers.memory": {"anyio", "msgspec"},
-    "drivers.sqlite": {"aiosqlite", "anyio", "msgspec"},
+    "drivers.mongodb": {"anyio", "bson", "motor", "msgspec", "pymongo"},
     "drivers.postgres": {"anyio", "asyncpg", "msgspec"},
     "drivers.redis": {"hiredis", "msgspec", "redis"},
-    "drivers.mongodb": {"anyio", "bson", "motor", "msgspec", "pymongo"},
     "drivers.relational": set[str](),
+    "drivers.sqlite": {"aiosqlite", "anyio", "msgspec"},
     "drivers.statements": set[str](),
 }
 

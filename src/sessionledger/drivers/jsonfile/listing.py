@@ -1,0 +1,219 @@
+"""Reads across sessions. There is no index of a namespace: they look at the head of each of its sessions."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from heapq import nlargest, nsmallest
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from sessionledger.drivers.jsonfile.chains import find_run
+from sessionledger.drivers.jsonfile.directory import Directory
+from sessionledger.drivers.jsonfile.files import HEAD, Snapshot, View, boot_id, log_path, read_snapshot
+from sessionledger.drivers.jsonfile.names import directory_name
+from sessionledger.drivers.jsonfile.reader import newest_run, row_of, run_size, runs_from
+from sessionledger.protocol.rows import (
+    FIRST,
+    LAST,
+    OPEN_STATUSES,
+    FoundRuns,
+    Head,
+    Place,
+    RunRow,
+    RunSearch,
+    SessionKey,
+    SessionPage,
+    SessionQuery,
+    SessionRow,
+)
+
+__all__ = ["Listing"]
+
+_MOST_REMEMBERED: Final = 10_000  #: heads, of about a kilobyte
+
+_decode_place = msgspec.json.Decoder(tuple[str, int]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class _Known(NamedTuple):
+    """A session's head, as long as its log is that large."""
+
+    log: Path
+    file: int
+    snapshot: Snapshot
+
+
+class Listing:
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._known: dict[Path, _Known] = {}
+        self._mutex = threading.Lock()
+
+    def sessions(self, query: SessionQuery) -> SessionPage:
+        found = (
+            (_place(snapshot.head), path, snapshot)
+            for path, snapshot in self._snapshots(query.namespace)
+            if _listed(snapshot, query)
+        )
+        choose = nsmallest if query.reverse else nlargest
+        chosen = choose(query.limit + 1, found, key=lambda item: item[0])
+        rows = [self._row(path, snapshot) for _, path, snapshot in chosen[: query.limit]]
+        return SessionPage(rows, len(chosen) > query.limit)
+
+    def _row(self, path: Path, snapshot: Snapshot) -> SessionRow:
+        try:
+            return row_of(path, snapshot, state=False, counters=False)
+        except FileNotFoundError:
+            # a large body was replaced meanwhile
+            row = self._directory.read(
+                snapshot.head.key, lambda view: row_of(path, view.snapshot, state=False, counters=False)
+            )
+            assert row is not None
+            return row
+
+    def _snapshots(self, namespace: str) -> Iterator[tuple[Path, Snapshot]]:
+        root = self._directory.sessions_of(namespace)
+        for name in _names(root):
+            path = root / name
+            snapshot = self._snapshot(path)
+            if snapshot is not None and snapshot.head.key.namespace == namespace:
+                yield path, snapshot
+
+    def _snapshot(self, path: Path) -> Snapshot | None:
+        known = self._known.get(path)
+        if known is not None and _state_of(known.log) == (known.file, known.snapshot.log_size):
+            return known.snapshot
+        snapshot = read_snapshot(path / HEAD)
+        if snapshot is None:
+            return None
+        log = log_path(path, snapshot.head.incarnation)
+        file, size = _state_of(log)
+        if size < snapshot.log_size or (snapshot.boot != boot_id() and size != snapshot.log_size):
+            # a power cut, or somebody is making the session again
+            key = snapshot.head.key
+            return self._directory.read(key, lambda view: view.snapshot)
+        self._remember(path, _Known(log, file, snapshot))
+        return snapshot
+
+    def _remember(self, path: Path, known: _Known) -> None:
+        with self._mutex:
+            self._known[path] = known
+            if len(self._known) > _MOST_REMEMBERED:
+                self._known.pop(next(iter(self._known)))
+
+    # runs
+
+    def find_runs(self, search: RunSearch) -> FoundRuns:
+        """In the order of the sessions' directories, then by seq."""
+        found: list[tuple[Head, RunRow, str]] = []
+        size = 0
+        for head, row in self._searched(search):
+            if len(found) == search.limit or size >= search.max_bytes:
+                return FoundRuns(found, True)
+            found.append((head, row, _encode((head.key.session_id, row.seq)).decode()))
+            size += run_size(row)
+        return FoundRuns(found, False)
+
+    def _searched(self, search: RunSearch) -> Iterator[tuple[Head, RunRow]]:
+        root = self._directory.sessions_of(search.namespace)
+        after = _decode_place(search.after) if search.after is not None else None
+        begin = None if after is None else directory_name(after[0])
+        for name in sorted(_names(root), reverse=search.reverse):
+            if begin is not None and (name > begin if search.reverse else name < begin):
+                continue
+            snapshot = self._snapshot(root / name)
+            if snapshot is None or not _may_have(snapshot, search):
+                continue
+            bounds = (FIRST, LAST)
+            if after is not None and name == begin:
+                bounds = (FIRST, after[1] - 1) if search.reverse else (after[1] + 1, LAST)
+            yield from self._found_in(snapshot.head.key, search, bounds)
+
+    def _found_in(self, key: SessionKey, search: RunSearch, bounds: tuple[int, int]) -> Iterator[tuple[Head, RunRow]]:
+        first, last = bounds
+        while True:
+            # a run at a time, so that no more is read than the page takes
+            found = self._directory.read(key, lambda view: _next_found(view, search, first, last))  # noqa: B023
+            if found is None:
+                return
+            yield found
+            first, last = (first, found[1].seq - 1) if search.reverse else (found[1].seq + 1, last)
+
+
+def _next_found(view: View, search: RunSearch, first_seq: int, last_seq: int) -> tuple[Head, RunRow] | None:
+    head = view.snapshot.head
+    if not _may_have(view.snapshot, search):
+        return None
+    for number in _candidates(view, search, first_seq, last_seq):
+        if _found(newest_run(view, number, bodies=False), search):
+            return head, newest_run(view, number, bodies=True)
+    return None
+
+
+def _candidates(view: View, search: RunSearch, first_seq: int, last_seq: int) -> Iterator[int]:
+    if search.run_id is None:
+        yield from runs_from(view, first_seq, last_seq, reverse=search.reverse)
+        return
+    number = find_run(view, search.run_id)
+    if number is not None and first_seq <= view.files.index.get(number).seq <= last_seq:
+        yield number
+
+
+def _may_have(snapshot: Snapshot, search: RunSearch) -> bool:
+    head = snapshot.head
+    return (
+        not head.erased
+        and head.deleted_at is None
+        and search.owner in (None, head.user_id)
+        and (search.statuses is None or not set(search.statuses) <= set(OPEN_STATUSES) or snapshot.open_runs > 0)
+    )
+
+
+def _found(row: RunRow, search: RunSearch) -> bool:
+    return (
+        search.run_id in (None, row.run_id)
+        and (search.statuses is None or row.header.status in search.statuses)
+        and search.agent_id in (None, row.agent_id)
+        and search.user_id in (None, row.user_id)
+        and search.parent_run_id in (None, row.parent_run_id)
+        and (search.updated_before is None or row.header.updated_at < search.updated_before)
+    )
+
+
+def _place(head: Head) -> Place:
+    return head.last_activity_at, head.key.session_id
+
+
+def _listed(snapshot: Snapshot, query: SessionQuery) -> bool:
+    head, line = snapshot.head, snapshot.session
+    return (
+        not head.erased
+        and (query.include_deleted or head.deleted_at is None)
+        and query.user_id in (None, head.user_id)
+        and query.agent_id in (None, line.agent_id)
+        and query.kind in (None, line.kind)
+        and query.name in (None, line.name)
+        and (query.active_after is None or head.last_activity_at > query.active_after)
+        and (query.active_before is None or head.last_activity_at < query.active_before)
+        and (query.forked_from is None or (head.fork is not None and head.fork.session_id == query.forked_from))
+        and (query.after is None or (_place(head) > query.after if query.reverse else _place(head) < query.after))
+    )
+
+
+def _names(root: Path) -> list[str]:
+    try:
+        return os.listdir(root)
+    except FileNotFoundError:
+        return []
+
+
+def _state_of(log: Path) -> tuple[int, int]:
+    try:
+        there = os.stat(log)
+    except FileNotFoundError:
+        return 0, -1
+    return there.st_ino, there.st_size
