@@ -22,6 +22,7 @@ from benchmarks.report import comparison, tables
 from benchmarks.results import Results, Sample, figures
 from benchmarks.runner import Plan, run
 from benchmarks.scenarios import DEFAULT, QUICK, SCENARIOS, parse
+from benchmarks.servers import serving
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
             directory=Path(scratch),
             stored=(options.walk_cache or Path(scratch) / "walks").resolve(),
         )
-        samples = list(_watched(run(plan)))
+        with serving([REGISTRY[name].backend for name in plan.contenders]):
+            samples = list(_watched(run(plan)))
     given = {name: str(value) for name, value in vars(options).items() if value} | {"load_before": f"{load:.2f}"}
     results = Results(started.isoformat(timespec="seconds"), given, plan.versions, samples, figures(samples))
     if options.json:

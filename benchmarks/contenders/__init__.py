@@ -27,10 +27,16 @@ class Entry(NamedTuple):
 
 
 OURS = ("sessionledger", "msgspec", "anyio", "aiosqlite")
+OURS_ON_MONGO = ("sessionledger", "msgspec", "anyio", "motor", "pymongo")
 
 REGISTRY: dict[str, Entry] = {
     "sessionledger-sqlite": Entry("sqlite", "sessionledger_store", "Sqlite", OURS, default=True),
     "sessionledger-memory": Entry("memory", "sessionledger_store", "Memory", OURS),
+    "sessionledger-postgres": Entry("postgres", "sessionledger_store", "Postgres", ("sessionledger", "asyncpg")),
+    "sessionledger-motor": Entry("motor", "sessionledger_store", "Motor", OURS_ON_MONGO),
+    "sessionledger-pymongo": Entry("mongodb", "sessionledger_store", "PyMongo", OURS_ON_MONGO),
+    "sessionledger-redis": Entry("redis", "sessionledger_store", "OnRedis", ("sessionledger", "redis", "hiredis")),
+    "sessionledger-files": Entry("files", "sessionledger_store", "Files", OURS),
     # the raw limit: the least code that stores the same data atomically
     "raw-sqlite3-normal": Entry("sqlite", "raw_sqlite", "SyncNormal"),
     "raw-sqlite3-full": Entry("sqlite", "raw_sqlite", "SyncFull"),
@@ -39,6 +45,11 @@ REGISTRY: dict[str, Entry] = {
     "raw-aiosqlite-onehop": Entry("sqlite", "raw_sqlite", "AioOneHop", ("msgspec", "aiosqlite")),
     "raw-sqlite3-group": Entry("sqlite", "raw_sqlite", "GroupNormal"),
     "raw-sqlite3-group-full": Entry("sqlite", "raw_sqlite", "GroupFull", default=True),
+    "raw-asyncpg": Entry("postgres", "raw_postgres", "OneStatement", ("asyncpg",)),
+    "raw-asyncpg-group": Entry("postgres", "raw_postgres", "Group", ("asyncpg",)),
+    "raw-pymongo-majority": Entry("mongodb", "raw_mongo", "PyMongoMajority", ("pymongo",)),
+    "raw-motor-majority": Entry("motor", "raw_mongo", "MotorMajority", ("motor", "pymongo")),
+    "raw-redis-lua": Entry("redis", "raw_redis", "Lua", ("redis", "hiredis")),
 }
 
 

@@ -6,9 +6,18 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+from pymongo import AsyncMongoClient
+from redis.asyncio import Redis
 
 import sessionledger
 from benchmarks.contenders.contender import DATABASE, Contender, sqlite_bytes
+from benchmarks.contenders.raw_mongo import database_bytes
+from benchmarks.contenders.raw_postgres import schema_bytes
+from benchmarks.contenders.raw_redis import memory_bytes
+from benchmarks.servers import place, server_url
 from benchmarks.workload import AGENT_ID, MODEL, Message, Run
 
 RUNS_PER_COMMIT = 100  #: while seeding
@@ -116,6 +125,70 @@ class Sqlite(SessionledgerStore):
 
     async def storage_bytes(self) -> int:
         return sqlite_bytes(self.directory)
+
+
+class Postgres(SessionledgerStore):
+    def url(self) -> str:
+        return f"{server_url('postgres')}?schema={place(self.directory)}"
+
+    async def open(self, *, fresh: bool = True) -> None:
+        if fresh:
+            connection = await asyncpg.connect(server_url("postgres"))
+            await connection.execute(f"DROP SCHEMA IF EXISTS {place(self.directory)} CASCADE")
+            await connection.close()
+        await super().open(fresh=fresh)
+
+    async def storage_bytes(self) -> int:
+        async with asyncpg.create_pool(server_url("postgres"), min_size=1) as pool:
+            return await schema_bytes(pool, place(self.directory))
+
+
+class Motor(SessionledgerStore):
+    options = ""
+
+    def url(self) -> str:
+        parts = urlsplit(server_url("mongodb"))
+        query = "&".join(part for part in (parts.query, self.options) if part)
+        return urlunsplit(parts._replace(path=f"/{place(self.directory)}", query=query))
+
+    async def open(self, *, fresh: bool = True) -> None:
+        if fresh:
+            client: AsyncMongoClient[Any]
+            async with AsyncMongoClient(server_url("mongodb")) as client:
+                await client.drop_database(place(self.directory))
+        await super().open(fresh=fresh)
+
+    async def storage_bytes(self) -> int:
+        client: AsyncMongoClient[Any]
+        async with AsyncMongoClient(server_url("mongodb")) as client:
+            return await database_bytes(client[place(self.directory)])
+
+
+class PyMongo(Motor):
+    options = "client=pymongo"
+
+
+class OnRedis(SessionledgerStore):
+    def url(self) -> str:
+        return f"{server_url('redis')}?prefix={place(self.directory)}:"
+
+    async def open(self, *, fresh: bool = True) -> None:
+        if fresh:
+            async with Redis.from_url(server_url("redis")) as client:
+                await client.flushdb()
+        await super().open(fresh=fresh)
+
+    async def storage_bytes(self) -> int:
+        async with Redis.from_url(server_url("redis")) as client:
+            return await memory_bytes(client)
+
+
+class Files(SessionledgerStore):
+    def url(self) -> str:
+        return f"file://{self.directory}"
+
+    async def storage_bytes(self) -> int:
+        return sum(file.stat().st_size for file in self.directory.rglob("*") if file.is_file())
 
 
 class Memory(SessionledgerStore):

@@ -11,18 +11,18 @@ from click.testing import CliRunner
 from sessionledger.cli import demo as demo_module
 from sessionledger.cli.app import app
 
-TIME = re.compile(r"2\d{3}-\d\d-\d\dT[\d:.]+Z")
+TIME = re.compile(r"2\d{3}-\d\d-\d\d[T ][\d:.]+Z?")
 
 #: Storages, and the fixtures of their servers.
-SERVERS = {"postgres": "postgres_server"}
+SERVERS = {"mongodb": "mongo_server", "postgres": "postgres_server", "redis": "redis_server"}
 
 
-@pytest.fixture(params=["sqlite", *SERVERS])
+@pytest.fixture(params=["file", "sqlite", *SERVERS])
 def other_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param in SERVERS:
         url: str = request.getfixturevalue(SERVERS[request.param]).fresh_url()
         return url
-    return f"{request.param}:///{tmp_path}/other"
+    return f"file://{tmp_path}/other" if request.param == "file" else f"sqlite:///{tmp_path}/other.db"
 
 
 def run(url: str, *arguments: str) -> str:
