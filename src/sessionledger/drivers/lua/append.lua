@@ -12,6 +12,10 @@
 -- written, and the commits have to be judged one by one.
 local head = head_of(KEYS[1])
 local created = not head[1]
+local function add(names, ...)
+  for i = 1, select('#', ...) do names[#names + 1] = select(i, ...) end
+end
+
 if created then
   if ARGV[1] ~= '1' then return false end
 else
@@ -31,6 +35,7 @@ end
 
 local version, seq, last = tonumber(head[2] or 0), tonumber(head[4] or 0), tonumber(head[5] or 0)
 local numbers, names, records, messages, has_summary = {}, {}, {}, {}, head[12] == '1'
+local ids, places = {}, {}
 local before, position = seq, last
 for i = 1, count do
   local from = runs[i]
@@ -43,12 +48,10 @@ for i = 1, count do
   local mark = '\151\206' .. struct.pack('>I4', seq)
   for message = from + 4, from + 3 + size do messages[#messages + 1] = mark .. ARGV[message] end
   position = position + size
-  local ids = from + 4 + size
-  for id = ids + 1, ids + 2 * tonumber(ARGV[ids]), 2 do
-    local place = string.format('%.0f', first + tonumber(ARGV[id]))
-    if redis.call('HSETNX', KEYS[6], ARGV[id + 1], place) == 0 then
-      redis.call('HSET', KEYS[6], ARGV[id + 1], redis.call('HGET', KEYS[6], ARGV[id + 1]) .. ' ' .. place)
-    end
+  local id = from + 4 + size
+  for at_id = id + 1, id + 2 * tonumber(ARGV[id]), 2 do
+    ids[#ids + 1] = ARGV[at_id + 1]
+    places[#places + 1] = string.format('%.0f', first + tonumber(ARGV[at_id]))
   end
   records[i] = struct.pack('>I8I8I8I8', seq, version, first, position) .. ARGV[from + 2]
 end
@@ -58,30 +61,59 @@ push(KEYS[5], last, messages)
 last = position
 redis.call('HSET', KEYS[3], unpack(numbers))
 
-local counters = tonumber(ARGV[at])
-for i = at + 1, at + 2 * counters, 2 do redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1]) end
-at = at + 1 + 2 * counters
+-- An id that comes again has all its places. Some at a time: a call takes no more than some thousands of values.
+for from = 1, #ids, 1000 do
+  local to = math.min(#ids, from + 999)
+  local known = redis.call('HMGET', KEYS[6], unpack(ids, from, to))
+  local pairs_of, at_id = {}, {}
+  for i = from, to do
+    local id = ids[i]
+    local slot = at_id[id]
+    if slot then
+      pairs_of[slot] = pairs_of[slot] .. ' ' .. places[i]
+    else
+      slot = #pairs_of + 2
+      at_id[id] = slot
+      pairs_of[slot - 1] = id
+      pairs_of[slot] = (known[i - from + 1] and known[i - from + 1] .. ' ' or '') .. places[i]
+    end
+  end
+  redis.call('HSET', KEYS[6], unpack(pairs_of))
+end
+
+-- Counters are added up here, exactly, as long as a number of Lua's can be; it is one call then instead of many.
+local fields, changed = {}, {}
+for i = 1, tonumber(ARGV[at]) do fields[i] = ARGV[at + 2 * i - 1] end
+local counted = #fields > 0 and #fields < 1000 and redis.call('HMGET', KEYS[1], unpack(fields)) or {}
+for i, field in ipairs(fields) do
+  local total = tonumber(counted[i] or 0) + tonumber(ARGV[at + 2 * i])
+  if #counted > 0 and math.abs(total) < 2 ^ 52 then
+    changed[#changed + 1], changed[#changed + 2] = field, string.format('%.0f', total)
+  else
+    redis.call('HINCRBY', KEYS[1], field, ARGV[at + 2 * i])
+  end
+end
+at = at + 1 + 2 * #fields
 
 local active = ARGV[4]
 if head[8] and tonumber(head[8]) > tonumber(active) then active = head[8] end
 head[2], head[4], head[5] = string.format('%.0f', version), string.format('%.0f', seq), string.format('%.0f', last)
 head[8] = active
+add(changed, 'version', head[2], 'runs', head[4], 'messages', head[5], 'last_activity_at', active)
 if created then
   head[1], head[3], head[7] = '1', '1', ARGV[5]
-  redis.call('HSET', KEYS[1], 'incarnation', '1', 'state_version', '1', 'created_at', ARGV[5], 'header', ARGV[6],
-    'body', ARGV[7], 'state', ARGV[8], 'version', head[2], 'runs', head[4], 'messages', head[5],
-    'last_activity_at', active)
+  add(changed, 'incarnation', '1', 'state_version', '1', 'created_at', ARGV[5], 'header', ARGV[6], 'body', ARGV[7],
+    'state', ARGV[8])
   if ARGV[2] ~= '' then
     head[6] = string.sub(ARGV[2], 2)
-    redis.call('HSET', KEYS[1], 'user_id', head[6])
+    add(changed, 'user_id', head[6])
   end
-else
-  redis.call('HSET', KEYS[1], 'version', head[2], 'runs', head[4], 'messages', head[5], 'last_activity_at', active)
 end
 if has_summary and head[12] ~= '1' then
   head[12] = '1'
-  redis.call('HSET', KEYS[1], 'has_summary', '1')
+  add(changed, 'has_summary', '1')
 end
+redis.call('HSET', KEYS[1], unpack(changed))
 
 if ARGV[9] ~= '' then
   local key = 9
