@@ -1,20 +1,25 @@
 -- Appends new runs to one session, each a commit of its own, and makes the session where there is none.
 --
--- KEYS  head, what the keys of runs begin with, run_ids, what those of names and of messages begin with, message_ids, then, where the server has all keys: the lists of sessions of the
---       namespace, their names, the list of the session's user (if it has one), and the other indexes
+-- KEYS  head, what the keys of runs begin with, run_ids, what those of names and of messages begin with, message_ids,
+--       then, where the server has all keys: the list of the namespace's sessions, that of their names, that of the
+--       session's user (if it has one), and the other indexes
 -- ARGV  1 incarnation, 2 user ('' or '=' .. id), 3 owner asked for (the same), 4 at, 5 created_at, 6 header, 7 body,
---       8 state, 9 how the session is listed ('' where the lists are on other servers), 10 count of runs, then of each:
---       run id, summary?, its record's end, count of messages, each, count of message ids, of each
---       its place in the run and its digest;
---       then the count of counters, each name and increment; then what is put into the other indexes
+--       8 state, 9 how the session is listed ('' where the lists are on other servers), 10 count of counters, each name
+--       and increment; then count of runs, of each: run id, summary?, its record's end, count of messages, each, count
+--       of message ids, of each its place in the run and its digest; then what is put into the other indexes
 --
 -- All that can be refused is looked at first. Returns the head as it is behind them all, or nothing: then nothing was
 -- written, and the commits have to be judged one by one.
-local head = head_of(KEYS[1])
-local created = not head[1]
 local function add(names, ...)
   for i = 1, select('#', ...) do names[#names + 1] = select(i, ...) end
 end
+
+-- the counters are read with the head: a call costs more than what it reads
+local HEAD_FIELDS = 14
+local counters, fields = tonumber(ARGV[10]), {}
+for i = 1, counters do fields[i] = ARGV[9 + 2 * i] end
+local head = head_of(KEYS[1], unpack(fields))
+local created = not head[1]
 
 if created then
   if ARGV[1] ~= '1' then return false end
@@ -24,24 +29,29 @@ else
   if user ~= ARGV[2] or (ARGV[3] ~= '' and user ~= ARGV[3]) then return false end
 end
 
--- where each run begins in ARGV
-local count, runs, at = tonumber(ARGV[10]), {}, 11
+-- where each run begins in ARGV, and whether it is there
+local at = 11 + 2 * counters
+local count, runs, names = tonumber(ARGV[at]), {}, {}
+at = at + 1
 for i = 1, count do
-  runs[i] = at
-  if redis.call('HEXISTS', KEYS[3], ARGV[at]) == 1 then return false end
+  runs[i], names[i] = at, ARGV[at]
   at = at + 4 + tonumber(ARGV[at + 3])
   at = at + 1 + 2 * tonumber(ARGV[at])
 end
+if not created then
+  for _, seq in ipairs(redis.call('HMGET', KEYS[3], unpack(names))) do
+    if seq then return false end
+  end
+end
 
 local version, seq, last = tonumber(head[2] or 0), tonumber(head[4] or 0), tonumber(head[5] or 0)
-local numbers, names, records, messages, has_summary = {}, {}, {}, {}, head[12] == '1'
+local numbers, records, messages, has_summary = {}, {}, {}, head[12] == '1'
 local ids, places = {}, {}
 local before, position = seq, last
 for i = 1, count do
   local from = runs[i]
   seq, version = seq + 1, version + 1
   local number, first = string.format('%.0f', seq), position + 1
-  names[i] = ARGV[from]
   numbers[2 * i - 1], numbers[2 * i] = ARGV[from], number
   has_summary = has_summary or ARGV[from + 1] == '1'
   local size = tonumber(ARGV[from + 3])
@@ -64,7 +74,7 @@ redis.call('HSET', KEYS[3], unpack(numbers))
 -- An id that comes again has all its places. Some at a time: a call takes no more than some thousands of values.
 for from = 1, #ids, 1000 do
   local to = math.min(#ids, from + 999)
-  local known = redis.call('HMGET', KEYS[6], unpack(ids, from, to))
+  local known = created and {} or redis.call('HMGET', KEYS[6], unpack(ids, from, to))
   local pairs_of, at_id = {}, {}
   for i = from, to do
     local id = ids[i]
@@ -81,19 +91,17 @@ for from = 1, #ids, 1000 do
   redis.call('HSET', KEYS[6], unpack(pairs_of))
 end
 
--- Counters are added up here, exactly, as long as a number of Lua's can be; it is one call then instead of many.
-local fields, changed = {}, {}
-for i = 1, tonumber(ARGV[at]) do fields[i] = ARGV[at + 2 * i - 1] end
-local counted = #fields > 0 and #fields < 1000 and redis.call('HMGET', KEYS[1], unpack(fields)) or {}
-for i, field in ipairs(fields) do
-  local total = tonumber(counted[i] or 0) + tonumber(ARGV[at + 2 * i])
-  if #counted > 0 and math.abs(total) < 2 ^ 52 then
-    changed[#changed + 1], changed[#changed + 2] = field, string.format('%.0f', total)
+-- Counters are added up here, exactly, as long as a number of Lua's can be.
+local changed = {}
+for i = 1, counters do
+  local total = tonumber(head[HEAD_FIELDS + i] or 0) + tonumber(ARGV[10 + 2 * i])
+  if math.abs(total) < 2 ^ 52 then
+    add(changed, fields[i], string.format('%.0f', total))
   else
-    redis.call('HINCRBY', KEYS[1], field, ARGV[at + 2 * i])
+    redis.call('HINCRBY', KEYS[1], fields[i], ARGV[10 + 2 * i])
   end
+  head[HEAD_FIELDS + i] = nil
 end
-at = at + 1 + 2 * #fields
 
 local active = ARGV[4]
 if head[8] and tonumber(head[8]) > tonumber(active) then active = head[8] end

@@ -25,6 +25,7 @@ __all__ = ["Append", "chains_of", "most_of_a_counter"]
 
 #: What the server adds up by itself may be incremented that much, so that no sum of them ever overflows 64 bits.
 most_of_a_counter = 2**31
+_MOST_COUNTERS = 50  #: of a run: those of a whole group are values of one call
 
 
 def _is_plain(commit: Commit) -> bool:
@@ -39,6 +40,7 @@ def _is_plain(commit: Commit) -> bool:
         and not commit.must_create
         and not commit.on_deleted
         and commit.incarnation is commit.expected_version is commit.expected_state_version is None
+        and len(change.counters) <= _MOST_COUNTERS
         and all(abs(count) < most_of_a_counter for count in change.counters.values())
     )
 
@@ -107,11 +109,11 @@ class Append:
             header[3],
             stored_body(new.state),
             session.member if self._indexed else "",
-            len(self.commits),
         ]
+        self._add_counters(arguments)
+        arguments.append(len(self.commits))
         for commit in self.commits:
             _add_run(arguments, _put_of(commit))
-        self._add_counters(arguments)
         if self._indexed:
             arguments += [entry.member for entry in self.entries]
         return script("append").call(keys, arguments)
