@@ -5,7 +5,7 @@
 --       session's user (if it has one), and the other indexes
 -- ARGV  1 incarnation, 2 user ('' or '=' .. id), 3 owner asked for (the same), 4 at, 5 created_at, 6 header, 7 body,
 --       8 state, 9 how the session is listed ('' where the lists are on other servers), 10 count of counters, each name
---       and increment; then count of runs, of each: run id, summary?, its record's end, count of messages, each, count
+--       and increment; then the length of the largest message, count of runs, of each: run id, summary?, its record's end, count of messages, each, count
 --       of message ids, of each its place in the run and its digest; then what is put into the other indexes
 --
 -- All that can be refused is looked at first. Returns the head as it is behind them all, or nothing: then nothing was
@@ -15,7 +15,7 @@ local function add(names, ...)
 end
 
 -- the counters are read with the head: a call costs more than what it reads
-local HEAD_FIELDS = 14
+local HEAD_FIELDS = 15
 local counters, fields = tonumber(ARGV[10]), {}
 for i = 1, counters do fields[i] = ARGV[9 + 2 * i] end
 local head = head_of(KEYS[1], unpack(fields))
@@ -30,8 +30,8 @@ else
 end
 
 -- where each run begins in ARGV, and whether it is there
-local at = 11 + 2 * counters
-local count, runs, names = tonumber(ARGV[at]), {}, {}
+local at = 12 + 2 * counters
+local largest, count, runs, names = ARGV[at - 1], tonumber(ARGV[at]), {}, {}
 at = at + 1
 for i = 1, count do
   runs[i], names[i] = at, ARGV[at]
@@ -120,6 +120,10 @@ end
 if has_summary and head[12] ~= '1' then
   head[12] = '1'
   add(changed, 'has_summary', '1')
+end
+if tonumber(largest) > tonumber(head[15] or 0) then
+  head[15] = largest
+  add(changed, 'largest', largest)
 end
 redis.call('HSET', KEYS[1], unpack(changed))
 

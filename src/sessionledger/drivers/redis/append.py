@@ -16,6 +16,7 @@ from sessionledger.drivers.redis.values import (
     head_of,
     message_value,
     record_of,
+    seq_mark,
     short_id,
     stored_body,
 )
@@ -111,9 +112,10 @@ class Append:
             session.member if self._indexed else "",
         ]
         self._add_counters(arguments)
-        arguments.append(len(self.commits))
+        largest = len(arguments)
+        arguments += (0, len(self.commits))
         for commit in self.commits:
-            _add_run(arguments, _put_of(commit))
+            arguments[largest] = max(arguments[largest], _add_run(arguments, _put_of(commit)))
         if self._indexed:
             arguments += [entry.member for entry in self.entries]
         return script("append").call(keys, arguments)
@@ -169,10 +171,12 @@ def _marked(user_id: str | None) -> str:
     return "" if user_id is None else f"={user_id}"
 
 
-def _add_run(arguments: list[Any], put: PutRun) -> None:
-    arguments += (put.run_id, int(put.header.has_summary), record_of(put), len(put.messages))
-    arguments += [message_value(row, 1) for row in put.messages]
+def _add_run(arguments: list[Any], put: PutRun) -> int:
+    """The length of its largest message, as it is stored."""
+    messages = [message_value(row, 1) for row in put.messages]
+    arguments += (put.run_id, int(put.header.has_summary), record_of(put), len(messages), *messages)
     ids = [(place, short_id(row.message_id)) for place, row in enumerate(put.messages) if row.message_id is not None]
     arguments.append(len(ids))
     for one in ids:
         arguments += one
+    return max(map(len, messages), default=0) + len(seq_mark(0))
