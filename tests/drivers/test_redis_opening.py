@@ -137,7 +137,9 @@ async def test_replicas_that_do_not_confirm_are_told(redis_server: RedisServer) 
 async def test_a_replica_confirms() -> None:
     with server_with(repl_diskless_sync_delay="0") as master:
         port = master.url.rpartition(":")[2]
-        with server_with(replicaof=f"127.0.0.1 {port}") as replica:
+        with RedisServer() as replica:
+            async with Redis.from_url(replica.url) as client:
+                await client.execute_command("REPLICAOF", "127.0.0.1", port)
             driver = await opened(master.url, wait_replicas=1, wait_timeout=25)
             try:
                 await send(driver, put("r1"))

@@ -16,6 +16,7 @@ from sessionledger.drivers.redis.values import (
     head_of,
     message_value,
     record_of,
+    seq_mark,
     short_id,
     stored_body,
 )
@@ -25,6 +26,7 @@ __all__ = ["Append", "chains_of", "most_of_a_counter"]
 
 #: What the server adds up by itself may be incremented that much, so that no sum of them ever overflows 64 bits.
 most_of_a_counter = 2**31
+_MOST_COUNTERS = 50  #: of a run: those of a whole group are values of one call
 
 
 def _is_plain(commit: Commit) -> bool:
@@ -39,6 +41,7 @@ def _is_plain(commit: Commit) -> bool:
         and not commit.must_create
         and not commit.on_deleted
         and commit.incarnation is commit.expected_version is commit.expected_state_version is None
+        and len(change.counters) <= _MOST_COUNTERS
         and all(abs(count) < most_of_a_counter for count in change.counters.values())
     )
 
@@ -107,11 +110,12 @@ class Append:
             header[3],
             stored_body(new.state),
             session.member if self._indexed else "",
-            len(self.commits),
         ]
-        for commit in self.commits:
-            _add_run(arguments, _put_of(commit))
         self._add_counters(arguments)
+        largest = len(arguments)
+        arguments += (0, len(self.commits))
+        for commit in self.commits:
+            arguments[largest] = max(arguments[largest], _add_run(arguments, _put_of(commit)))
         if self._indexed:
             arguments += [entry.member for entry in self.entries]
         return script("append").call(keys, arguments)
@@ -167,10 +171,12 @@ def _marked(user_id: str | None) -> str:
     return "" if user_id is None else f"={user_id}"
 
 
-def _add_run(arguments: list[Any], put: PutRun) -> None:
-    arguments += (put.run_id, int(put.header.has_summary), record_of(put), len(put.messages))
-    arguments += [message_value(row, 1) for row in put.messages]
+def _add_run(arguments: list[Any], put: PutRun) -> int:
+    """The length of its largest message, as it is stored."""
+    messages = [message_value(row, 1) for row in put.messages]
+    arguments += (put.run_id, int(put.header.has_summary), record_of(put), len(messages), *messages)
     ids = [(place, short_id(row.message_id)) for place, row in enumerate(put.messages) if row.message_id is not None]
     arguments.append(len(ids))
     for one in ids:
         arguments += one
+    return max(map(len, messages), default=0) + len(seq_mark(0))

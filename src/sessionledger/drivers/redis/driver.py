@@ -108,7 +108,7 @@ class RedisDriver:
             timeout=seconds_of("wait_timeout", wait_timeout),
         )
         guesses = Guesses()
-        self._reader = Reader(self._keys, guesses)
+        self._reader = Reader(self._keys, guesses, straight=not self._target.cluster)
         self._lists = Lists(self._keys, self._reader)
         self._writer = Writer(self._keys, guesses, replication, indexed=not self._target.cluster)
         self._eraser = Eraser(self._keys)

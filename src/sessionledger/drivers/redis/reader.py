@@ -9,6 +9,7 @@ from sessionledger.drivers.redis.guesses import Guesses
 from sessionledger.drivers.redis.keys import Keys, SessionKeys
 from sessionledger.drivers.redis.scripts import script
 from sessionledger.drivers.redis.servers import Request, Servers
+from sessionledger.drivers.redis.straight import Straight
 from sessionledger.drivers.redis.values import (
     head_of,
     hidden_of,
@@ -39,8 +40,10 @@ Arguments = list[str | bytes | int]
 
 
 class Reader:
-    def __init__(self, keys: Keys, guesses: Guesses) -> None:
+    def __init__(self, keys: Keys, guesses: Guesses, *, straight: bool) -> None:
+        """`straight`: the server takes transactions as well as scripts, which a cluster may send elsewhere half-way."""
         self._keys, self._guesses = keys, guesses
+        self._straight = Straight(keys, guesses) if straight else None
 
     async def session(self, servers: Servers, key: SessionKey, *, state: bool) -> SessionRow | None:
         name = self._keys.head(key)
@@ -68,11 +71,17 @@ class Reader:
                 raise answer
             head = head_of(answer[0], key)
             if head is None or head.erased or head.incarnation == incarnation:
+                if head is not None and self._straight is not None:
+                    self._straight.learn(head, answer[0])
                 return head, answer[1:]
             self._guesses.learn(head)
             incarnation = head.incarnation
 
     async def messages(self, servers: Servers, query: MessageQuery) -> MessagePage:
+        if self._straight is not None:
+            page = await self._straight.page(servers, query)
+            if page is not None:
+                return page
         short = b"" if query.message_id is None else short_id(query.message_id)
         arguments: Arguments = [query.limit, query.max_bytes, int(query.reverse), short]
         for ends in query.ranges:

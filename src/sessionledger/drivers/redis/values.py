@@ -38,6 +38,7 @@ __all__ = [
     "head_of",
     "hidden_of",
     "hidden_value",
+    "largest_of",
     "listed_of",
     "message_value",
     "messages_of",
@@ -72,6 +73,7 @@ HEAD: Final = (
     "has_summary",
     "forks",
     "fork",
+    "largest",
 )
 #: What a list of sessions reads of each.
 LISTED: Final = (*HEAD, "header", "body")
@@ -117,7 +119,7 @@ def head_of(values: Sequence[bytes | None], key: SessionKey) -> Head | None:
         return None
     incarnation: Any
     incarnation, version, state_version, runs, messages, user, created, active, deleted, *rest = values
-    erased, has_hidden, has_summary, forks, fork = rest
+    erased, has_hidden, has_summary, forks, fork, *_ = rest
     return _make_head(
         key,
         int(incarnation),
@@ -135,6 +137,11 @@ def head_of(values: Sequence[bytes | None], key: SessionKey) -> Head | None:
         int(forks or 0),
         ForkLink(*_decode_fork(fork)) if fork else None,
     )
+
+
+def largest_of(values: Sequence[bytes | None]) -> int:
+    """Of the same fields: the length of the largest message."""
+    return int(values[len(HEAD) - 1] or 0)
 
 
 def fields_of_head(head: Head) -> list[str | bytes | int]:

@@ -1,0 +1,118 @@
+"""Large pages of messages without a script, which would copy each message twice more inside the server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sessionledger.drivers.redis.guesses import Extent, Extents, Guesses
+from sessionledger.drivers.redis.keys import SEGMENT, Keys
+from sessionledger.drivers.redis.servers import Request, Servers
+from sessionledger.drivers.redis.values import HEAD, head_of, largest_of, messages_of
+from sessionledger.protocol.rows import Head, MessagePage, MessageQuery, MessageRow
+
+__all__ = ["Straight"]
+
+_LEAST = 100  #: messages of a page for which it is worth a second round trip, for the ids of their runs
+
+
+class Straight:
+    def __init__(self, keys: Keys, guesses: Guesses) -> None:
+        self._keys, self._guesses = keys, guesses
+        self._extents = Extents()
+
+    def learn(self, head: Head, values: Sequence[bytes | None]) -> None:
+        if not head.erased:
+            self._extents.learn(head, largest_of(values))
+
+    async def page(self, servers: Servers, query: MessageQuery) -> MessagePage | None:
+        """None: a script has to say, because the page is small, may be too large, or the session has changed."""
+        incarnation, _ = self._guesses.of(query.key, None)
+        extent = self._extents.of(query.key, incarnation)
+        if extent is None or not _is_worth_it(query, extent):
+            return None
+        first, last = _bounds(query, extent)
+        if first > last:
+            return None
+        names = self._keys.session(query.key, incarnation)
+        commands = [("LRANGE", *piece) for piece in _pieces(names.messages, extent.base, first, last)]
+        found = await self._at_once(servers, names.head, [("HMGET", names.head, *HEAD), *commands])
+        head = head_of(found[0], query.key)
+        if head is None or head.erased or head.incarnation != incarnation:
+            return None
+        self.learn(head, found[0])
+        if query.reverse and query.ranges[0][1] > extent.newest != head.message_count:
+            return None
+        rows = messages_of(first, [value for piece in found[1:] for value in piece])
+        run_ids = await self._run_ids(servers, query, head, rows)
+        return None if run_ids is None else _cut(head, rows, run_ids, query)
+
+    async def _at_once(self, servers: Servers, key: str, commands: Sequence[Any]) -> list[Any]:
+        requests = [Request(key, command) for command in (("MULTI",), *commands, ("EXEC",))]
+        *queued, found = await servers.send(requests)
+        for answer in (found, *queued):
+            if isinstance(answer, Exception):
+                raise answer
+        return list(found)
+
+    async def _run_ids(
+        self, servers: Servers, query: MessageQuery, head: Head, rows: Sequence[MessageRow]
+    ) -> dict[int, str] | None:
+        """They never change, so it does not matter that they are read a moment later."""
+        seqs = {row.run_seq for row in rows}
+        if not seqs:
+            return {}
+        first, last = min(seqs), max(seqs)
+        if last - first > 2 * len(rows):
+            return None
+        names = self._keys.session(query.key, head.incarnation)
+        base = head.fork.run_seq if head.fork else 0
+        pieces = _pieces(names.names, base, first, last)
+        found = await servers.send([Request(names.head, ("LRANGE", *piece)) for piece in pieces])
+        for answer in found:
+            if isinstance(answer, Exception):
+                raise answer
+        run_ids = [run_id.decode() for answer in found for run_id in answer]
+        # one that is not there: the session was erased meanwhile
+        return dict(enumerate(run_ids, first)) if len(run_ids) == last - first + 1 else None
+
+
+def _is_worth_it(query: MessageQuery, extent: Extent) -> bool:
+    return (
+        len(query.ranges) == 1
+        and query.message_id is None
+        and _LEAST <= query.limit < SEGMENT
+        and extent.largest * (query.limit + 1) <= 2 * query.max_bytes
+    )
+
+
+def _bounds(query: MessageQuery, extent: Extent) -> tuple[int, int]:
+    """One more than the limit, so that one sees whether there is more."""
+    first, last = query.ranges[0]
+    first = max(first, extent.base + 1)
+    if query.reverse:
+        last = min(last, extent.newest)
+        return max(first, last - query.limit), last
+    return first, min(last, first + query.limit)
+
+
+def _pieces(prefix: str, base: int, first: int, last: int) -> list[tuple[str, int, int]]:
+    """Key, first and last index of each list that a range lies in, as `head.lua` has them."""
+    found = []
+    while first <= last:
+        segment = (first - 1) // SEGMENT
+        start, end = max(segment * SEGMENT, base) + 1, min(last, (segment + 1) * SEGMENT)
+        found.append((f"{prefix}{segment}", first - start, end - start))
+        first = end + 1
+    return found
+
+
+def _cut(head: Head, rows: list[MessageRow], run_ids: dict[int, str], query: MessageQuery) -> MessagePage:
+    if query.reverse:
+        rows.reverse()
+    size = 0
+    for count, row in enumerate(rows):
+        if count == query.limit or size >= query.max_bytes:
+            return MessagePage(head, rows[:count], run_ids, True)
+        size += len(row.body)
+    return MessagePage(head, rows, run_ids, size >= query.max_bytes)
