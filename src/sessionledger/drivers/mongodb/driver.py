@@ -48,7 +48,7 @@ __all__ = ["MongoDriver"]
 
 T = TypeVar("T")
 
-_WRITERS: Final = 4  #: groups under way
+_WRITERS: Final = 2  #: groups under way: one is written while the next one is on its way
 _MAX_GROUP: Final = 256
 _MAX_RUN_BYTES: Final = 200_000_000  #: it is held in memory some times over while it is written and read
 _DATABASE: Final = "sessionledger"  #: of a URL without one

@@ -34,7 +34,7 @@ from sessionledger.errors import (
 __all__ = ["DUPLICATE", "TOO_LARGE", "code_error", "error_of", "mapped"]
 
 DUPLICATE: Final = frozenset({11000, 11001, 12582})
-TOO_LARGE: Final = frozenset({10334, 17419, 17420, 2})  #: a document's size; 2 is BadValue, of an index key
+TOO_LARGE: Final = frozenset({10334, 17419, 17420})  #: what a document takes
 
 _DRIVER: Final = "mongodb"
 _AUTHENTICATION: Final = (11, 18, 334, 8000)

@@ -66,11 +66,12 @@ class Lasting:
 
     async def repair(self, log: LogHead, run_id: str, revision: int) -> None:
         """Bring an entry to where the log is."""
-        place = {"s": shard_key(log.head.key), "i": log.head.incarnation}
+        shard = shard_key(log.head.key)
+        place = {"s": shard, "i": log.head.incarnation}
         query = {**place, "op": put_key(run_id, revision)}
         found = await self._layout.commits.find_one(query, {"n": 1, "r.id": 1, "r.v": 1, "r.q": 1})
         if found is None:
-            await self.drop_unless_new(_name(log, run_id, revision), place["s"])
+            await self.drop_unless_new(_name(log, run_id, revision), shard)
             return
         await self._update(log, run_id, revision, {"$set": {"n": found["n"]}})
         (seq,) = [entry["q"] for entry in found["r"] if (entry["id"], entry["v"]) == (run_id, revision)]

@@ -157,6 +157,8 @@ class Writer:
         if failed is not None:
             self._heads.forget(commit.key)
             call.tried[plan.number] = plan.after.head.last_activity_at
+            if not _concerns_one(failed["code"]):
+                call.answer(plan.number, _answer_of(failed))
             return False
         if not touched and not await self._confirm(plan.after, plan.document):
             return False
@@ -369,17 +371,18 @@ def _failed(error: BulkWriteError) -> Mapping[int, Mapping[str, Any]]:
     details = error.details or {}
     if details.get("writeConcernErrors"):
         raise error_of(error, writing=True) from error
-    failed = {item["index"]: item for item in details.get("writeErrors", ())}
+    failed: dict[int, Mapping[str, Any]] = {item["index"]: item for item in details.get("writeErrors", ())}
     for item in failed.values():
-        if item["code"] not in DUPLICATE and not _concerns_one(item["code"]):
-            raise (code_error(item["code"], item.get("errmsg", ""), writing=True) or _unknown(item)) from error
+        if not _concerns_one(item["code"]) and isinstance(_answer_of(item), UnavailableError | OutcomeUnknownError):
+            raise error_of(error, writing=True) from error
     return failed
 
 
-def _unknown(item: Mapping[str, Any]) -> OutcomeUnknownError:
-    return OutcomeUnknownError(
-        f"MongoDB failed at a document ({item.get('errmsg')}): repeat the call", driver="mongodb"
-    )
+def _answer_of(failed: Mapping[str, Any]) -> DriverError:
+    """For a document that the server refused."""
+    text = str(failed.get("errmsg", "a document was refused"))
+    known = code_error(failed.get("code"), text, writing=True)
+    return known or DriverError(f"MongoDB refused a document ({text[:300]}): look into its log", driver="mongodb")
 
 
 def _has(log: LogHead, after: LogHead) -> bool:
