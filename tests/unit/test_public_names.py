@@ -137,4 +137,5 @@ def test_our_drivers_are_found_like_anybodys() -> None:
     ours = {
         entry.name for entry in entry_points(group="sessionledger.drivers") if entry.module.startswith("sessionledger.")
     }
-    assert ours == {"memory", "sqlite", "sqlite+aiosqlite"}
+    postgres = {"postgres", "postgresql", "postgresql+asyncpg"}
+    assert ours == {"file", "jsonfile", "memory", "sqlite", "sqlite+aiosqlite", *postgres}
