@@ -46,7 +46,7 @@ def test_an_import_error_of_our_own_is_not_hidden() -> None:
 def test_module_is_the_command(tmp_path: Path) -> None:
     result = python("-m", "sessionledger", "--help", cwd=tmp_path)
     assert result.returncode == 0
-    for command in ("import", "sessions", "show", "runs", "messages", "stats", "drivers", "demo"):
+    for command in ("import", "sessions", "show", "runs", "messages", "stats", "drivers", "dev", "demo"):
         assert f"\n  {command} " in result.stdout
 
 

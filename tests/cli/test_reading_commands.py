@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from sessionledger import Message, Run, RunStatus, Session, SessionStore, ToolCall, Usage
+from sessionledger import InstalledDriver, Message, Run, RunStatus, Session, SessionStore, ToolCall, Usage
+from sessionledger.cli import facts as facts_module
 from sessionledger.cli.app import app
 
 Invoke = Callable[..., Result]
@@ -161,6 +163,32 @@ def test_drivers_are_listed(invoke: Invoke) -> None:
     listed = records(invoke("drivers", "--json"))
     assert {"memory", "sqlite"} <= {driver["scheme"] for driver in listed}
     assert all(driver["info"]["name"] for driver in listed if "problem" not in driver)
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_a_driver_is_listed_once_with_all_that_it_says(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    shown = invoke("drivers").stdout
+    assert max(map(len, shown.splitlines())) <= int(columns)
+    (sqlite,) = re.findall(r"^sqlite  .*?(?:^ *$|\Z)", shown, re.MULTILINE | re.DOTALL)
+    facts = dict(re.findall(r"^(?:sqlite)? +(\w+(?: \w+)?)  +(\S.*?) *$", sqlite, re.MULTILINE))
+    assert facts == {
+        "schemes": "sqlite, sqlite+aiosqlite",
+        "package": "sessionledger",
+        "durability": "disk (process by option)",
+        "largest run": "1,000,000,000 bytes",
+        "event loops": "asyncio",
+        "abilities": "none",
+        "options": "timeout, durability",
+    }
+
+
+def test_a_driver_that_lacks_a_package_says_which(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking = InstalledDriver(scheme="x", package="p", info=None, problem="the 'x' driver lacks a package: install it")
+    monkeypatch.setattr(facts_module, "drivers", lambda: [lacking])
+    assert re.search(r"x +schemes +x *\n +package +p *\n +missing +the 'x' driver lacks", invoke("drivers").stdout)
 
 
 @pytest.mark.parametrize("command", ["show", "runs", "messages", "stats"])

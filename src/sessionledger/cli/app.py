@@ -9,6 +9,7 @@ import click
 
 from sessionledger import SessionLedgerError, __version__
 from sessionledger.cli.demo import demo
+from sessionledger.cli.dev import dev_command
 from sessionledger.cli.facts import drivers_command, stats_command
 from sessionledger.cli.import_command import import_command
 from sessionledger.cli.output import complain
@@ -91,6 +92,7 @@ for command in (
     messages_command,
     stats_command,
     drivers_command,
+    dev_command,
     demo,
 ):
     app.add_command(command)

@@ -67,24 +67,49 @@ def _with_parts(total: int, parts: Mapping[str, int]) -> str:
 @json_option
 @target_options()
 def drivers_command(as_json: bool) -> None:
-    """List the drivers that are installed, and what is missing."""
+    """List the drivers that are installed, what they can do, and what is missing."""
     found = drivers()
     if as_json:
         for driver in found:
             json_line(driver)
     else:
-        output_console().print(_driver_table(found))
+        output_console().print(_driver_table(_by_name(found)))
 
 
-def _driver_table(found: Sequence[InstalledDriver]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("SCHEME", style="bold", no_wrap=True)
-    table.add_column("PACKAGE", no_wrap=True)
-    table.add_column("DURABILITY", no_wrap=True)
-    table.add_column("STATE", overflow="fold")
+def _by_name(found: Sequence[InstalledDriver]) -> dict[tuple[str, str], list[InstalledDriver]]:
+    """A driver's schemes together, by its name and package; of one that cannot be loaded no more is known."""
+    named: dict[tuple[str, str], list[InstalledDriver]] = {}
     for driver in found:
-        levels = [one_line(level) for level in driver.info.durabilities] if driver.info else []
-        state = Text("ready", style="green") if driver.problem is None else Text(one_line(driver.problem), style="red")
-        durability = Text(", ".join(levels[:1]))
-        table.add_row(Text(one_line(driver.scheme)), Text(one_line(driver.package)), durability, state)
+        name = driver.info.name if driver.info is not None else driver.scheme
+        named.setdefault((name, driver.package), []).append(driver)
+    return named
+
+
+def _driver_table(named: Mapping[tuple[str, str], Sequence[InstalledDriver]]) -> Table:
+    """A few lines for each: side by side they would need more columns than a terminal has."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("DRIVER", style="bold", no_wrap=True)
+    table.add_column("", style="dim", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for place, ((name, package), schemes) in enumerate(named.items()):
+        if place:
+            table.add_row()
+        facts = {"schemes": ", ".join(driver.scheme for driver in schemes), "package": package, **_facts(schemes[0])}
+        for line, (fact, value) in enumerate(facts.items()):
+            style = "red" if fact == "missing" else ""
+            table.add_row("" if line else Text(one_line(name)), fact, Text(one_line(value), style=style))
     return table
+
+
+def _facts(driver: InstalledDriver) -> dict[str, str]:
+    info = driver.info
+    if info is None:
+        return {"missing": driver.problem or ""}
+    default, *others = [str(level) for level in info.durabilities]
+    return {
+        "durability": f"{default} ({', '.join(others)} by option)" if others else default,
+        "largest run": "as large as memory" if info.max_run_bytes is None else f"{info.max_run_bytes:,} bytes",
+        "event loops": ", ".join(info.backends),
+        "abilities": ", ".join(sorted(info.abilities)) or "none",
+        "options": ", ".join(("timeout", *info.options)),
+    }
