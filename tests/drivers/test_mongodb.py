@@ -39,6 +39,7 @@ class TestMotor(DriverSuite, HistorySuite):
         yield from fresh(mongo_server)
 
 
+@pytest.mark.variant
 class TestPyMongo(DriverSuite, HistorySuite):
     factory = MongoDriver
     options: ClassVar[Mapping[str, Any]] = {"client": "pymongo"}
@@ -49,6 +50,7 @@ class TestPyMongo(DriverSuite, HistorySuite):
         yield from fresh(mongo_server)
 
 
+@pytest.mark.variant
 class TestReplicaSet(
     CommitTests,
     JudgingTests,

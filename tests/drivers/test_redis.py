@@ -19,6 +19,7 @@ class TestRedis(DriverSuite, HistorySuite):
         return redis_server.fresh_url()
 
 
+@pytest.mark.variant
 class TestRedisCluster(DriverSuite, HistorySuite):
     factory = RedisDriver
     slower = 40
