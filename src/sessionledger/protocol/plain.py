@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from sessionledger.protocol.rows import Commit, PutRun, SessionKey
+import msgspec
 
-__all__ = ["plain_chains", "plain_put"]
+from sessionledger.protocol.rows import Commit, Committed, Head, PutRun, RunReceipt, SessionKey
+
+__all__ = ["add_up", "chain_outcomes", "plain_chains", "plain_put", "put_of"]
 
 
 def plain_put(commit: Commit) -> PutRun | None:
@@ -29,17 +31,61 @@ def plain_put(commit: Commit) -> PutRun | None:
     return None
 
 
-def plain_chains(commits: Sequence[Commit]) -> list[list[int]]:
-    """For each session of which all commits are plain, of one owner and of different runs: their places, in order."""
+def put_of(commit: Commit) -> PutRun:
+    """The run of a plain commit."""
+    put = commit.changes[0]
+    assert isinstance(put, PutRun)
+    return put
+
+
+def plain_chains(commits: Sequence[Commit], suits: Callable[[PutRun], bool] = lambda put: True) -> list[list[int]]:
+    """For each session of which all commits are plain, of one owner and of different runs: their places, in order.
+
+    `suits`: what else a driver asks of a run.
+    """
     chains: dict[SessionKey, list[int]] = {}
     left_out: set[SessionKey] = set()
     seen: set[tuple[SessionKey, str]] = set()
     for index, commit in enumerate(commits):
         put, chain = plain_put(commit), chains.setdefault(commit.key, [])
-        run = None if put is None else (commit.key, put.run_id)
+        run = None if put is None or not suits(put) else (commit.key, put.run_id)
         if run is None or run in seen or (chain and commits[chain[0]].owner != commit.owner):
             left_out.add(commit.key)
         else:
             seen.add(run)
         chain.append(index)
     return [chain for key, chain in chains.items() if key not in left_out]
+
+
+def add_up(puts: Sequence[PutRun]) -> dict[str, int]:
+    """What they add to their session's counters."""
+    total = dict(puts[0].counters)
+    for put in puts[1:]:
+        for name, count in put.counters.items():
+            total[name] = total.get(name, 0) + count
+    return total
+
+
+def chain_outcomes(head: Head, commits: Sequence[Commit]) -> list[Committed]:
+    """Of plain commits of one session that were written at once: `head` is the session's behind them all."""
+    outcomes: list[Committed] = []
+    version, seq, position = head.version, head.run_count, head.message_count
+    for commit in reversed(commits):
+        put = put_of(commit)
+        first = position - len(put.messages) + 1
+        receipt = RunReceipt(put.run_id, seq, 1, first, position, version)
+        behind = _head_at(head, receipt, commit.at) if outcomes else head
+        outcomes.append(Committed(behind, [receipt]))
+        version, seq, position = version - 1, seq - 1, first - 1
+    return outcomes[::-1]
+
+
+def _head_at(head: Head, receipt: RunReceipt, at: int) -> Head:
+    """The head right behind one commit of a chain, after which others were written."""
+    return msgspec.structs.replace(
+        head,
+        version=receipt.version,
+        run_count=receipt.run_seq,
+        message_count=receipt.last_position,
+        last_activity_at=min(head.last_activity_at, at),
+    )

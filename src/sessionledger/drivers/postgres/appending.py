@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import asyncpg
-import msgspec
 
 from sessionledger.drivers.postgres.errors import concerns_one
 from sessionledger.drivers.postgres.values import (
@@ -18,8 +17,8 @@ from sessionledger.drivers.postgres.values import (
     message_values,
 )
 from sessionledger.drivers.relational import head_of
-from sessionledger.protocol.plain import plain_chains
-from sessionledger.protocol.rows import OPEN_STATUSES, Commit, Committed, Head, PutRun, RunReceipt, SessionKey
+from sessionledger.protocol.plain import add_up, chain_outcomes, plain_chains, put_of
+from sessionledger.protocol.rows import OPEN_STATUSES, Commit, Committed, PutRun, SessionKey
 
 __all__ = ["Appender"]
 
@@ -56,26 +55,18 @@ class Appender:
         outcomes: list[Committed | None] = [None] * len(commits)
         for chain in chains:
             self._seen.pop(chain.commits[0].key, None)
-        rows = await self._send(db, chains)
-        last = {chain.places[-1]: chain for chain in chains}
-        lengths = {place: len(chain.places) for chain in chains for place in chain.places}
-        for place, nth, seq, version, behind, *head, counters in rows:
-            commit = commits[place]
-            put = _put_of(commit)
-            receipt = RunReceipt(put.run_id, seq, 1, behind + 1, behind + len(put.messages), version)
-            at = _head_at(head_of(head, commit.key), receipt, lengths[place] - nth, commit.at)
-            outcomes[place] = Committed(at, [receipt])
-            if place in last:
-                self._remember(last[place], head[0], version, counters)
+        for number, *head, counters in await self._send(db, chains):
+            chain = chains[number]
+            behind = head_of(head, chain.commits[0].key)
+            for place, outcome in zip(chain.places, chain_outcomes(behind, chain.commits), strict=True):
+                outcomes[place] = outcome
+            self._remember(chain, head[0], behind.version, counters)
         return outcomes
 
     def _chain(self, commits: Sequence[Commit], places: Sequence[int]) -> _Chain:
         own = [commits[place] for place in places]
-        puts = [_put_of(commit) for commit in own]
-        added = puts[0].counters
-        for put in puts[1:]:
-            added = _sum(added, put.counters)
-        return _Chain(places, own, puts, added, self._seen.get(own[0].key))
+        puts = [put_of(commit) for commit in own]
+        return _Chain(places, own, puts, add_up(puts), self._seen.get(own[0].key))
 
     def _remember(self, chain: _Chain, session_key: int, version: int, counters: str | None) -> None:
         """`counters` as they are now, unless they are what was expected."""
@@ -101,23 +92,13 @@ class Appender:
         return rows
 
 
-def _put_of(commit: Commit) -> PutRun:
-    put = commit.changes[0]
-    assert isinstance(put, PutRun)
-    return put
-
-
-def _sum(counters: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
-    total = dict(counters)
-    for name, count in more.items():
-        total[name] = total.get(name, 0) + count
-    return total
-
-
 def _after(chain: _Chain) -> dict[str, int]:
     """The counters of its session, if that is as it was."""
     assert chain.known is not None
-    return _sum(chain.known.counters, chain.added)
+    total = dict(chain.known.counters)
+    for name, count in chain.added.items():
+        total[name] = total.get(name, 0) + count
+    return total
 
 
 # The parameters of the statements
@@ -190,16 +171,3 @@ def _new_values(chain: _Chain) -> tuple[Any, ...]:
     assert new is not None
     made = (new.user_id, new.created_at, *header_values(new.header), *columns_of_body(new.state))
     return (key.namespace, key.session_id, *made)
-
-
-def _head_at(head: Head, receipt: RunReceipt, later: int, at: int) -> Head:
-    """The head right behind one commit of a chain, after which `later` more were written at once."""
-    if not later:
-        return head
-    return msgspec.structs.replace(
-        head,
-        version=receipt.version,
-        run_count=receipt.run_seq,
-        message_count=receipt.last_position,
-        last_activity_at=min(head.last_activity_at, at),
-    )

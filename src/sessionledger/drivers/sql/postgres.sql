@@ -56,11 +56,11 @@ said AS (
     m.created_at, m.message_id, m.body, m.packed
   FROM unnest($42::int[], $43::int[], $44::bigint[], $45::text[], $46::json[], $47::bytea[])
     AS m (item, nth, created_at, message_id, body, packed) JOIN placed p USING (item))
-SELECT p.item, p.nth, p.seq, p.version, p.behind, s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
+SELECT chain, s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
   s.last_activity_at, s.deleted_at, s.erased, s.has_hidden, s.has_summary, s.forks, s.forked_from, s.forked_incarnation, s.forked_at,
   s.forked_run_seq, s.forked_version,
   s.counters
-FROM placed p JOIN head s USING (session_key)
+FROM head s JOIN chain USING (namespace, session_id)
 
 -- append_known
 -- The same for sessions that were there a moment ago, at half the cost. $28 to $30 are the key of each, its version then, and what its
@@ -109,11 +109,11 @@ said AS (
     m.created_at, m.message_id, m.body, m.packed
   FROM unnest($31::int[], $32::int[], $33::bigint[], $34::text[], $35::json[], $36::bytea[])
     AS m (item, nth, created_at, message_id, body, packed) JOIN placed p USING (item))
-SELECT p.item, p.nth, p.seq, p.version, p.behind, s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
+SELECT s.chain, s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
   s.last_activity_at, s.deleted_at, s.erased, s.has_hidden, s.has_summary, s.forks, s.forked_from, s.forked_incarnation, s.forked_at,
   s.forked_run_seq, s.forked_version,
   CASE WHEN NOT s.as_known THEN s.counters END
-FROM placed p JOIN head s USING (session_key)
+FROM head s
 
 -- append_one
 -- The same for one run that is over: $1 to $7 its session and what it adds to it, $8 to $22 the run, the rest its messages.
@@ -139,7 +139,7 @@ said AS (
     coalesce(length(m.body::text), length(m.packed)), m.created_at, m.message_id, m.body, m.packed
   FROM head h, unnest($23::bigint[], $24::text[], $25::json[], $26::bytea[])
     WITH ORDINALITY AS m (created_at, message_id, body, packed, nth))
-SELECT 0, 1, s.run_count, s.version, s.message_count - $4, s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
+SELECT 0, s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
   s.last_activity_at, s.deleted_at, s.erased, s.has_hidden, s.has_summary, s.forks, s.forked_from, s.forked_incarnation, s.forked_at,
   s.forked_run_seq, s.forked_version,
   CASE WHEN s.version - 1 <> $2 THEN s.counters END
