@@ -39,7 +39,8 @@ local function range(prefix, base, first, last)
   return redis.call('LRANGE', prefix .. string.format('%.0f', segment), first - start, last - start)
 end
 
--- A record of a run is 8 bytes each of seq, version, first and last position, 4 of the length of its meta, that, and its
+-- A record of a run is 8 bytes each of seq, version, first and last position, 4 of the length of its meta, that, and
+-- its
 -- body.
 local function end_of_meta(record)
   local a, b, c, d = string.byte(record, 33, 36)
