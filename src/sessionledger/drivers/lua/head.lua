@@ -1,7 +1,8 @@
 -- What every script begins with: the fields of a session's head, in the order in which Python takes them, and others.
 local function head_of(key, ...)
   return redis.call('HMGET', key, 'incarnation', 'version', 'state_version', 'runs', 'messages', 'user_id',
-    'created_at', 'last_activity_at', 'deleted_at', 'erased', 'has_hidden', 'has_summary', 'forks', 'fork', 'largest', ...)
+    'created_at', 'last_activity_at', 'deleted_at', 'erased', 'has_hidden', 'has_summary', 'forks', 'fork',
+    'largest', ...)
 end
 
 local BEHIND = '-18446744073709551615' -- the last id of a stream that begins with a number
