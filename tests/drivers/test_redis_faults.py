@@ -159,7 +159,7 @@ async def test_writers_get_through_a_death_in_their_midst() -> None:
 
 async def test_a_server_that_stands_still_is_waited_for_no_longer_than_told() -> None:
     with RedisServer() as server:
-        async with Store.on(driver_at(server.url), timeout=0.5) as store:
+        async with Store.on(driver_at(server.url), timeout=3) as store:
             await store.append(turn(1))
             server.process.pause()
             try:
@@ -175,7 +175,7 @@ async def test_a_server_that_stands_still_is_waited_for_no_longer_than_told() ->
 
 async def test_a_socket_timeout_of_its_own_ends_a_call() -> None:
     with RedisServer() as server:
-        async with opened(server.url, socket_timeout=0.2) as driver:
+        async with opened(server.url, socket_timeout=2) as driver:
             server.process.pause()
             try:
                 with pytest.raises(OutcomeUnknownError):
