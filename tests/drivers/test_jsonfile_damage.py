@@ -167,6 +167,22 @@ def start_the_machine_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_BOOT_ID", "another")
 
 
+@pytest.mark.parametrize("text", [None, b"", bytes(512)], ids=["gone", "empty", "zeros"])
+async def test_a_session_whose_head_is_lost_is_listed(tmp_path: Path, text: bytes | None) -> None:
+    path = tmp_path / "store"
+    await write_some(path)
+    if text is None:
+        head_of(path).unlink()
+    else:
+        head_of(path).write_bytes(text)
+    (path / "sessions" / "empty").mkdir()
+    driver = driver_at(path)
+    await driver.open()
+    found = await rows.find_all_runs(driver, run_id="r1")
+    assert [row.head.key for row in await rows.all_sessions(driver)] == [head.key for head, _ in found] == [rows.key()]
+    await driver.close()
+
+
 @pytest.mark.parametrize("commits", [1, 3, 7, 1024])
 async def test_a_power_cut_takes_of_the_index_what_was_not_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commits: int
