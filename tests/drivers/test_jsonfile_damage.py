@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from zlib import crc32
 
 import anyio
 import pytest
@@ -167,6 +168,22 @@ def start_the_machine_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_BOOT_ID", "another")
 
 
+@pytest.mark.parametrize("text", [None, b"", bytes(512)], ids=["gone", "empty", "zeros"])
+async def test_a_session_whose_head_is_lost_is_listed(tmp_path: Path, text: bytes | None) -> None:
+    path = tmp_path / "store"
+    await write_some(path)
+    if text is None:
+        head_of(path).unlink()
+    else:
+        head_of(path).write_bytes(text)
+    (path / "sessions" / "empty").mkdir()
+    driver = driver_at(path)
+    await driver.open()
+    found = await rows.find_all_runs(driver, run_id="r1")
+    assert [row.head.key for row in await rows.all_sessions(driver)] == [head.key for head, _ in found] == [rows.key()]
+    await driver.close()
+
+
 @pytest.mark.parametrize("commits", [1, 3, 7, 1024])
 async def test_a_power_cut_takes_of_the_index_what_was_not_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commits: int
@@ -226,6 +243,31 @@ async def test_damage_in_the_middle_is_told_and_nothing_is_cut_off(tmp_path: Pat
         assert isinstance(outcome, DecodeError) and isinstance(other, Committed)
         await driver.close()
     assert log.read_bytes() == damaged
+
+
+async def test_a_log_that_contradicts_itself_is_told(tmp_path: Path) -> None:
+    """Each of its commits is whole, and one of them updates a run that is not there."""
+    path = tmp_path / "store"
+    await write_some(path, runs=1)
+    texts = [text for text in lines_of(log_of(path)) if b'"type":"run"' not in text and b'"index":0' not in text]
+    mended: list[bytes] = []
+    commit_of: list[bytes] = []
+    for text in texts:
+        if b'"type":"commit"' in text:
+            line = {**json.loads(text), "size": sum(map(len, commit_of)), "crc": crc32(b"".join(commit_of))}
+            mended += [*commit_of, json.dumps(line).encode() + b"\n"]
+            commit_of = []
+        else:
+            commit_of.append(text)
+    log_of(path).write_bytes(b"".join(mended))
+    head_of(path).unlink()
+    with pytest.raises(DecodeError, match="contradicts itself"):
+        await held(path)
+    driver = driver_at(path)
+    await driver.open()
+    (outcome,) = await driver.commit([commit(put("x", 1))])
+    assert isinstance(outcome, DecodeError)
+    await driver.close()
 
 
 async def test_damage_of_the_same_size_is_told_by_its_place(tmp_path: Path) -> None:

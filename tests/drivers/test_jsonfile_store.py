@@ -38,7 +38,7 @@ from sessionledger.drivers.jsonfile.handle import Handle
 from sessionledger.drivers.jsonfile.index import Lookup, id_hash
 from sessionledger.drivers.jsonfile.lock import locked
 from sessionledger.drivers.jsonfile.names import directory_name
-from sessionledger.protocol.rows import LAST, Committed, MessageQuery
+from sessionledger.protocol.rows import LAST, Committed, MessageQuery, Seal
 from sessionledger.registry import parse_url
 from sessionledger.testing import rows
 
@@ -278,11 +278,30 @@ async def test_a_large_state_is_a_file_of_which_the_newest_stays(tmp_path: Path)
         assert beside() == ["session-1.5.json"]
         kept = (place / "session-1.5.json").read_bytes()
         (place / "session-1.5.json").unlink()
-        with pytest.raises(DecodeError, match=r"a file of session 's' is missing"):
+        with pytest.raises(DecodeError, match=r"files of session 's' are missing"):
             await store.get_session("s")
         (place / "session-1.5.json").write_bytes(kept)
         await store.delete_session("s", soft=False)
         assert beside() == []
+
+
+async def test_a_session_is_sealed_and_made_again_in_one_group(tmp_path: Path) -> None:
+    place = tmp_path / "sessions" / "s"
+    driver = JSONFileDriver(parse_url(f"file://{tmp_path}"))
+    await driver.open()
+    await rows.send(driver, rows.put("r1", 3))
+    sealed, made = await rows.send_group(
+        driver, [rows.commit(Seal()), rows.commit(rows.put("r1", 1), must_create=True)]
+    )
+    assert isinstance(sealed, Committed) and isinstance(made, Committed) and not made.replayed
+    before = await rows.dump(driver)
+    assert [row.position for row in before.messages] == [1]
+    await driver.close()
+    assert sorted(path.name for path in place.glob("log-*")) == ["log-2.jsonl"]
+    await driver.open()
+    assert await rows.dump(driver) == before
+    assert os.listdir(tmp_path / "erasing") == []
+    await driver.close()
 
 
 # processes

@@ -14,8 +14,8 @@ from sessionledger import DriverTimeoutError, Message, Run, StorageFullError
 from sessionledger.drivers.redis import RedisDriver
 from sessionledger.drivers.redis.keys import Keys, member_of
 from sessionledger.drivers.redis.servers import Request
-from sessionledger.errors import DriverError, OutcomeUnknownError, PoolTimeoutError, UnavailableError
-from sessionledger.protocol.rows import MessageQuery, RunSearch, Seal, SessionKey, SessionQuery
+from sessionledger.errors import DecodeError, DriverError, OutcomeUnknownError, PoolTimeoutError, UnavailableError
+from sessionledger.protocol.rows import Committed, MessageQuery, RunSearch, Seal, SessionKey, SessionQuery
 from sessionledger.registry import parse_url
 from sessionledger.store import Store
 from sessionledger.testing.rows import (
@@ -31,6 +31,7 @@ from sessionledger.testing.rows import (
     new_session,
     outcome_of,
     patch,
+    patch_session,
     put,
     send,
 )
@@ -158,7 +159,7 @@ async def test_writers_get_through_a_death_in_their_midst() -> None:
 
 async def test_a_server_that_stands_still_is_waited_for_no_longer_than_told() -> None:
     with RedisServer() as server:
-        async with Store.on(driver_at(server.url), timeout=0.5) as store:
+        async with Store.on(driver_at(server.url), timeout=3) as store:
             await store.append(turn(1))
             server.process.pause()
             try:
@@ -174,7 +175,7 @@ async def test_a_server_that_stands_still_is_waited_for_no_longer_than_told() ->
 
 async def test_a_socket_timeout_of_its_own_ends_a_call() -> None:
     with RedisServer() as server:
-        async with opened(server.url, socket_timeout=0.2) as driver:
+        async with opened(server.url, socket_timeout=2) as driver:
             server.process.pause()
             try:
                 with pytest.raises(OutcomeUnknownError):
@@ -296,19 +297,20 @@ async def test_a_closed_driver_says_so(redis_server: RedisServer) -> None:
 # what a process leaves that ends half-way, on a cluster, where the lists lie on other nodes
 
 
-async def test_an_entry_that_fell_behind_is_mended_by_who_reads_it(redis_cluster: RedisServer) -> None:
+@pytest.mark.parametrize("score", [1_000_000, 99_000_000])
+async def test_an_entry_that_is_out_of_place_is_mended_by_who_reads_it(redis_cluster: RedisServer, score: int) -> None:
     async with opened(redis_cluster.fresh_url()) as driver:
         for number, name in enumerate("abc"):
             new = new_session(user_id="u")
             await send(driver, put("r1"), session_id=name, create=new, at=1_000_000 * (number + 1))
-        await send(driver, put("r2"), session_id="a", at=9_000_000)
+        await send(driver, put("r2"), session_id="a", at=2_500_000)
         keys: Keys = driver._keys
         for name in (keys.sessions(""), keys.sessions_of_user("", "u")):
-            await ask(driver, "ZADD", name, 1_000_000, member_of("a", 1))
+            await ask(driver, "ZADD", name, score, member_of("a", 1))
         for filters in ({}, {"user_id": "u"}):
-            rows = await all_sessions(driver, limit=2, **filters)
-            assert [row.head.key.session_id for row in rows] == ["a", "c", "b"]
-        assert await ask(driver, "ZSCORE", keys.sessions(""), member_of("a", 1)) == b"9000000"
+            rows = await all_sessions(driver, limit=1, **filters)
+            assert [row.head.key.session_id for row in rows] == ["c", "a", "b"]
+        assert await ask(driver, "ZSCORE", keys.sessions(""), member_of("a", 1)) == b"2500000"
 
 
 async def test_an_entry_without_a_session_is_passed_over(redis_cluster: RedisServer) -> None:
@@ -348,6 +350,25 @@ async def test_an_erasure_leaves_a_tombstone_and_nothing_else(request: Any, clus
         assert steps > 3
         left = [name.removeprefix(driver._keys.prefix) for name in await keys_of(driver)]
         assert sorted(left) == ["meta", "{/s}:head"]
+
+
+# damage
+
+
+async def test_what_is_damaged_is_told_and_stops_nobody_else(redis_server: RedisServer) -> None:
+    async with opened(redis_server.fresh_url()) as driver:
+        for name in "ab":
+            await send(driver, put("r1", 3), session_id=name)
+            await send(driver, patch_session(name="n"), session_id=name, operation_id="o")
+        names = driver._keys.session(key("a"), 1)
+        await ask(driver, "LSET", f"{names.messages}0", 1, b"\x97\xce\0\0\0\1\xce\0\0\0\1nonsense")
+        await ask(driver, "HSET", names.operations, "o", b"nonsense")
+        with pytest.raises(DecodeError, match="backup"):
+            await driver.messages(MessageQuery(key("a"), (ALL,), 500, MANY_BYTES))
+        again = [commit(patch_session(name="n"), session_id=name, operation_id="o") for name in "ab"]
+        damaged, whole = await driver.commit(again)
+        assert isinstance(damaged, DecodeError)
+        assert isinstance(whole, Committed) and whole.replayed
 
 
 async def ask(driver: RedisDriver, *command: Any) -> Any:

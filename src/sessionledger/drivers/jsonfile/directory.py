@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from sessionledger.drivers.jsonfile.files import View
+from sessionledger.drivers.jsonfile.files import Snapshot, View
 from sessionledger.drivers.jsonfile.handle import replace_file, sync_directory
 from sessionledger.drivers.jsonfile.index import IndexDamagedError
 from sessionledger.drivers.jsonfile.lock import BusyError, locked
@@ -34,7 +34,7 @@ _NAMESPACES: Final = "namespaces"
 _ERASING: Final = "erasing"
 _RESUMED: Final = 100  #: interrupted erasures, finished at open
 _MOST_OPEN: Final = 48  #: sessions whose files stay open, four each
-_ATTEMPTS: Final = 5
+_ATTEMPTS: Final = 50  #: of a read whose session is changed meanwhile
 _SYNCS: Final = 16  #: that are under way at once
 
 
@@ -70,7 +70,9 @@ class Directory:
                 meta = _Meta(SCHEMA_VERSION, 1, 1)
                 replace_file(self.path / _META, msgspec.json.encode(meta) + b"\n", sync=self.sync)
                 if self.sync:
-                    sync_directory(self.path.parent)
+                    # who may not read it still has the store there
+                    with suppress(PermissionError):
+                        sync_directory(self.path.parent)
 
     def version(self) -> int:
         version = self._stored_version()
@@ -167,19 +169,25 @@ class Directory:
     def read(self, key: SessionKey, read: Callable[[View], T]) -> T | None:
         """Read as of the session's last commit; None when there is none."""
         session = self.session(key)
+        before: Snapshot | None = None
         for _ in range(_ATTEMPTS):
             view = session.view()
             if view is None:
                 return None
             try:
                 return read(view)
-            except IndexDamagedError:
-                session.rebuild()
-            except FileNotFoundError:
-                # a file of its state was replaced meanwhile
-                session.forget()
+            except (IndexDamagedError, FileNotFoundError) as error:
+                # the index, or a file of its state that was replaced meanwhile; what does not change is damaged
+                if view.snapshot == before:
+                    break
+                before = view.snapshot
+                if isinstance(error, IndexDamagedError):
+                    session.rebuild()
+                else:
+                    session.forget()
         raise DecodeError(
-            f"a file of session {key.session_id!r} is missing in {session.directory}: restore it from a backup",
+            f"files of session {key.session_id!r} are missing or damaged in {session.directory}: restore them from a "
+            "backup",
             session_id=key.session_id,
         )
 

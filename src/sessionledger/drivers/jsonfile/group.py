@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 from sessionledger.drivers.jsonfile.directory import Directory
 from sessionledger.drivers.jsonfile.errors import error_of
 from sessionledger.drivers.jsonfile.handle import sync_directory
+from sessionledger.drivers.jsonfile.index import IndexDamagedError
 from sessionledger.drivers.jsonfile.lock import BusyError
 from sessionledger.drivers.jsonfile.writer import Writing, refused
 from sessionledger.errors import DecodeError, DriverError
@@ -73,7 +74,7 @@ class Group:
                 staged.append((key, writing))
             except BusyError:
                 continue
-            except (DriverError, DecodeError, OSError) as error:
+            except (DriverError, DecodeError, OSError, IndexDamagedError) as error:
                 self._fail(key, error)
         for key, failure in self._sync(staged).items():
             if failure is None:
@@ -111,6 +112,11 @@ class Group:
             self._directory.forget_files()
             return
         mapped = error_of(error) if isinstance(error, OSError) else error
+        if isinstance(error, IndexDamagedError):
+            mapped = DecodeError(
+                f"the log of session {key.session_id!r} contradicts itself: restore it from a backup",
+                session_id=key.session_id,
+            )
         if mapped is not error:
             mapped.__cause__ = error
         assert isinstance(mapped, DriverError | DecodeError)

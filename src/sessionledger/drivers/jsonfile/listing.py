@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from heapq import nlargest, nsmallest
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -13,7 +14,9 @@ import msgspec
 
 from sessionledger.drivers.jsonfile.chains import find_run
 from sessionledger.drivers.jsonfile.directory import Directory
-from sessionledger.drivers.jsonfile.files import HEAD, Snapshot, View, boot_id, log_path, read_snapshot
+from sessionledger.drivers.jsonfile.files import HEAD, Snapshot, View, boot_id, incarnations, log_path, read_snapshot
+from sessionledger.drivers.jsonfile.lines import BeginLine, decode_line
+from sessionledger.drivers.jsonfile.lock import BusyError
 from sessionledger.drivers.jsonfile.names import directory_name
 from sessionledger.drivers.jsonfile.reader import newest_run, row_of, run_size, runs_from
 from sessionledger.protocol.rows import (
@@ -42,7 +45,8 @@ _encode = msgspec.json.Encoder().encode
 class _Known(NamedTuple):
     """A session's head, as long as its log is that large."""
 
-    log: Path
+    directory: Path
+    log: str
     file: int
     snapshot: Snapshot
 
@@ -50,7 +54,7 @@ class _Known(NamedTuple):
 class Listing:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
-        self._known: dict[Path, _Known] = {}
+        self._known: dict[str, _Known] = {}
         self._mutex = threading.Lock()
 
     def sessions(self, query: SessionQuery) -> SessionPage:
@@ -76,30 +80,34 @@ class Listing:
             return row
 
     def _snapshots(self, namespace: str) -> Iterator[tuple[Path, Snapshot]]:
-        root = self._directory.sessions_of(namespace)
+        # a path is put together and looked up as text: this is done for each session of the namespace
+        root = str(self._directory.sessions_of(namespace))
         for name in _names(root):
-            path = root / name
-            snapshot = self._snapshot(path)
-            if snapshot is not None and snapshot.head.key.namespace == namespace:
-                yield path, snapshot
+            known = self._known_of(f"{root}/{name}")
+            if known is not None and known.snapshot.head.key.namespace == namespace:
+                yield known.directory, known.snapshot
 
-    def _snapshot(self, path: Path) -> Snapshot | None:
+    def _known_of(self, path: str) -> _Known | None:
         known = self._known.get(path)
         if known is not None and _state_of(known.log) == (known.file, known.snapshot.log_size):
-            return known.snapshot
-        snapshot = read_snapshot(path / HEAD)
+            return known
+        directory = Path(path)
+        snapshot = read_snapshot(directory / HEAD)
+        key = _first_key(directory) if snapshot is None else snapshot.head.key
+        if key is None:
+            return None
+        file, size = (0, -1) if snapshot is None else _state_of(str(log_path(directory, snapshot.head.incarnation)))
+        if snapshot is None or size < snapshot.log_size or (snapshot.boot != boot_id() and size != snapshot.log_size):
+            # a power cut, or somebody is making the session, in which case nobody was told that it is there
+            with suppress(BusyError):
+                snapshot = self._directory.read(key, lambda view: view.snapshot)
         if snapshot is None:
             return None
-        log = log_path(path, snapshot.head.incarnation)
-        file, size = _state_of(log)
-        if size < snapshot.log_size or (snapshot.boot != boot_id() and size != snapshot.log_size):
-            # a power cut, or somebody is making the session again
-            key = snapshot.head.key
-            return self._directory.read(key, lambda view: view.snapshot)
-        self._remember(path, _Known(log, file, snapshot))
-        return snapshot
+        known = _Known(directory, str(log_path(directory, snapshot.head.incarnation)), file, snapshot)
+        self._remember(path, known)
+        return known
 
-    def _remember(self, path: Path, known: _Known) -> None:
+    def _remember(self, path: str, known: _Known) -> None:
         with self._mutex:
             self._known[path] = known
             if len(self._known) > _MOST_REMEMBERED:
@@ -119,19 +127,19 @@ class Listing:
         return FoundRuns(found, False)
 
     def _searched(self, search: RunSearch) -> Iterator[tuple[Head, RunRow]]:
-        root = self._directory.sessions_of(search.namespace)
+        root = str(self._directory.sessions_of(search.namespace))
         after = _decode_place(search.after) if search.after is not None else None
         begin = None if after is None else directory_name(after[0])
         for name in sorted(_names(root), reverse=search.reverse):
             if begin is not None and (name > begin if search.reverse else name < begin):
                 continue
-            snapshot = self._snapshot(root / name)
-            if snapshot is None or not _may_have(snapshot, search):
+            known = self._known_of(f"{root}/{name}")
+            if known is None or not _may_have(known.snapshot, search):
                 continue
             bounds = (FIRST, LAST)
             if after is not None and name == begin:
                 bounds = (FIRST, after[1] - 1) if search.reverse else (after[1] + 1, LAST)
-            yield from self._found_in(snapshot.head.key, search, bounds)
+            yield from self._found_in(known.snapshot.head.key, search, bounds)
 
     def _found_in(self, key: SessionKey, search: RunSearch, bounds: tuple[int, int]) -> Iterator[tuple[Head, RunRow]]:
         first, last = bounds
@@ -204,14 +212,24 @@ def _listed(snapshot: Snapshot, query: SessionQuery) -> bool:
     )
 
 
-def _names(root: Path) -> list[str]:
+def _first_key(directory: Path) -> SessionKey | None:
+    """Whose directory it is, by the first line of its log, where the head does not say."""
+    for incarnation in incarnations(directory):
+        with log_path(directory, incarnation).open("rb") as log, suppress(msgspec.DecodeError):
+            line = decode_line(log.readline())
+            if isinstance(line, BeginLine):
+                return SessionKey(line.namespace, line.session_id)
+    return None
+
+
+def _names(root: str) -> list[str]:
     try:
         return os.listdir(root)
     except FileNotFoundError:
         return []
 
 
-def _state_of(log: Path) -> tuple[int, int]:
+def _state_of(log: str) -> tuple[int, int]:
     try:
         there = os.stat(log)
     except FileNotFoundError:

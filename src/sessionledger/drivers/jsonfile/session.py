@@ -177,10 +177,7 @@ class Session:
     def _recover(self) -> View | None:
         for incarnation in reversed(incarnations(self.directory)):
             files = Files(self.directory, incarnation, create=True)
-            try:
-                view = self._replay(files, self._base(files))
-            except IndexDamagedError:
-                view = self._replay(files, None)
+            view = self._replay(files, self._base(files))
             if view is not None:
                 self._remove_older(incarnation)
                 return view
@@ -196,7 +193,14 @@ class Session:
         return snapshot
 
     def _replay(self, files: Files, base: Snapshot | None) -> View | None:
-        journal = replay(files, base, self.key.session_id)
+        try:
+            journal = replay(files, base, self.key.session_id)
+        except IndexDamagedError as error:
+            if base is not None:
+                return self._replay(files, None)
+            raise DecodeError(
+                f"{files.log.path} contradicts itself: restore it from a backup", session_id=self.key.session_id
+            ) from error
         if journal.snapshot is None:
             return None
         if journal.snapshot.head.key != self.key:

@@ -5,8 +5,9 @@
 --       session's user (if it has one), and the other indexes
 -- ARGV  1 incarnation, 2 user ('' or '=' .. id), 3 owner asked for (the same), 4 at, 5 created_at, 6 header, 7 body,
 --       8 state, 9 how the session is listed ('' where the lists are on other servers), 10 count of counters, each name
---       and increment; then the length of the largest message, count of runs, of each: run id, summary?, its record's end, count of messages, each, count
---       of message ids, of each its place in the run and its digest; then what is put into the other indexes
+--       and increment; then the length of the largest message; then count of runs, of each: run id, summary?, its
+--       record's end, count of messages, each, count of message ids, of each its place in the run and its digest;
+--       then what is put into the other indexes
 --
 -- All that can be refused is looked at first. Returns the head as it is behind them all, or nothing: then nothing was
 -- written, and the commits have to be judged one by one.

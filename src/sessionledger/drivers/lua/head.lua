@@ -1,7 +1,8 @@
 -- What every script begins with: the fields of a session's head, in the order in which Python takes them, and others.
 local function head_of(key, ...)
-  return redis.call('HMGET', key, 'incarnation', 'version', 'state_version', 'runs', 'messages', 'user_id', 'created_at',
-    'last_activity_at', 'deleted_at', 'erased', 'has_hidden', 'has_summary', 'forks', 'fork', 'largest', ...)
+  return redis.call('HMGET', key, 'incarnation', 'version', 'state_version', 'runs', 'messages', 'user_id',
+    'created_at', 'last_activity_at', 'deleted_at', 'erased', 'has_hidden', 'has_summary', 'forks', 'fork',
+    'largest', ...)
 end
 
 local BEHIND = '-18446744073709551615' -- the last id of a stream that begins with a number
@@ -39,8 +40,8 @@ local function range(prefix, base, first, last)
   return redis.call('LRANGE', prefix .. string.format('%.0f', segment), first - start, last - start)
 end
 
--- A record of a run is 8 bytes each of seq, version, first and last position, 4 of the length of its meta, that, and its
--- body.
+-- A record of a run is 8 bytes each of seq, version, first and last position, 4 of the length of its meta, that,
+-- and its body.
 local function end_of_meta(record)
   local a, b, c, d = string.byte(record, 33, 36)
   return 36 + ((a * 256 + b) * 256 + c) * 256 + d

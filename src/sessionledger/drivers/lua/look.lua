@@ -1,11 +1,12 @@
 -- Reads what the judgement of one commit needs, at one instant.
 --
 -- KEYS  head, what the keys of runs begin with, run_ids, revisions, changed, patches, operations, hides
--- ARGV  incarnation, operation id ('' or '=' .. id), then four lists, each with its count before it: run id and revision
---       of those that are put, ids of runs that are revised or patched, ids of hidden ranges, names of counters
+-- ARGV  incarnation, operation id ('' or '=' .. id), then four lists, each with its count before it: run id
+--       and revision of those that are put, ids of runs that are revised or patched, ids of hidden ranges, names of
+--       counters
 --
--- Returns the head, the operation, and a list for each of the four. Of a run that is put: its record without the body, or
--- nothing. Of one that is changed: seq, newest revision, its patches, its last segment.
+-- Returns the head, the operation, and a list for each of the four. Of a run that is put: its record without the
+-- body, or nothing. Of one that is changed: seq, newest revision, its patches, its last segment.
 local head = head_of(KEYS[1])
 if not head[1] or is_elsewhere(head, ARGV[1]) then return {head} end
 local at = 3

@@ -2,8 +2,8 @@
 -- in 4 bytes each.
 --
 -- KEYS  head, what the keys of messages and of names begin with, message_ids
--- ARGV  incarnation, limit, bytes at most, reverse? ('1'), digest of a message id ('' for none), then first and last position of
---       each range
+-- ARGV  incarnation, limit, bytes at most, reverse? ('1'), digest of a message id ('' for none), then first
+--       and last position of each range
 --
 -- Returns the head, then positions, each with the messages from there on, then seqs, each with the ids of the runs from
 -- there on. It may be one message more than the limit, so that one sees whether there is more.

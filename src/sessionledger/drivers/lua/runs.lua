@@ -4,8 +4,8 @@
 -- ARGV  incarnation, limit, bytes at most, with bodies? ('1'), reverse? ('1'), run id ('' or '=' .. id), first and last
 --       seq, newest revisions alone? ('1')
 --
--- Returns the head, whether there is more, and of each row its record (without its body if that was not asked for); of a
--- run that was changed in a list, with its patches or nothing, its segments, and its parts.
+-- Returns the head, whether there is more, and of each row its record (without its body if that was not asked for).
+-- That of a run that was changed stands in a list, with its patches or nothing, its segments, and its parts.
 local head = head_of(KEYS[1])
 if not head[1] or is_elsewhere(head, ARGV[1]) then return {head} end
 local STEP = 32

@@ -122,7 +122,8 @@ class RedisDriver:
         try:
             with mapped():
                 self._durability = await inspect(servers, cluster=self._target.cluster, wait_aof=self._wait_aof)
-                self._check_durability()
+            self._check_durability()
+            with mapped():
                 await make_schema(servers, self._keys)
         except BaseException:
             await self.close()

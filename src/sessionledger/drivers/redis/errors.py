@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
 import redis.exceptions as theirs
 
 from sessionledger.errors import (
@@ -17,7 +19,7 @@ from sessionledger.errors import (
     UnavailableError,
 )
 
-__all__ = ["CLIENT_ERRORS", "UnsentError", "error_of", "mapped"]
+__all__ = ["CLIENT_ERRORS", "DAMAGE", "UnsentError", "damage_of", "error_of", "mapped"]
 
 
 class UnsentError(Exception):
@@ -119,6 +121,14 @@ def error_of(error: BaseException, *, writing: bool) -> DriverError | DecodeErro
     return UnavailableError(f"the Redis server cannot be reached ({text}): is it running?", driver="redis")
 
 
+#: What comes of values that are stored and make no sense.
+DAMAGE = (msgspec.MsgspecError, struct.error, ValueError, LookupError)
+
+
+def damage_of(error: BaseException) -> DecodeError:
+    return DecodeError(f"what is stored in Redis cannot be read ({_first_line(error)}): restore it from a backup")
+
+
 _USERINFO = re.compile(r"//[^/@\s]*@")
 
 
@@ -136,3 +146,5 @@ def mapped(*, writing: bool = False) -> Iterator[None]:
         raise error_of(cause, writing=False) from cause
     except CLIENT_ERRORS as error:
         raise error_of(error, writing=writing) from error
+    except DAMAGE as error:
+        raise damage_of(error) from error

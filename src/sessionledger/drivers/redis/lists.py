@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from sessionledger.drivers.redis.indexes import Entry, lists_of, removed
-from sessionledger.drivers.redis.keys import Keys, member_of, session_of
+from sessionledger.drivers.redis.keys import Keys, session_of
 from sessionledger.drivers.redis.reader import Reader
+from sessionledger.drivers.redis.scripts import script
 from sessionledger.drivers.redis.servers import Request, Servers
 from sessionledger.drivers.redis.values import LISTED, listed_of
 from sessionledger.protocol.rows import (
@@ -57,9 +58,13 @@ class Lists:
         rows: list[SessionRow] = []
         async for entries in self._walk(servers, query):
             found = await self._heads(servers, query.namespace, [member for member, _ in entries])
-            stale = [row for row, (_, score) in zip(found, entries, strict=True) if row and _active(row) != score]
+            stale = [
+                (member, score, row.head.last_activity_at)
+                for row, (member, score) in zip(found, entries, strict=True)
+                if row is not None and _is_listed(row, query) and row.head.last_activity_at != score
+            ]
             if repair and stale:
-                await self._mend(servers, stale)
+                await self._mend(servers, _list_of(self._keys, query), stale)
                 return None
             for row in found:
                 if row is None or not _matches(row, query) or not _in_bounds(row, query):
@@ -69,21 +74,13 @@ class Lists:
                 rows.append(row)
         return SessionPage(rows, False)
 
-    async def _mend(self, servers: Servers, rows: Sequence[SessionRow]) -> None:
-        """A writer ended between a commit and its place in the lists."""
-        requests: list[Request] = []
-        for row in rows:
-            head = row.head
-            member = member_of(head.key.session_id, head.incarnation)
-            requests += (
-                Request(name, ("ZADD", name, "XX", "GT", head.last_activity_at, member))
-                for name in lists_of(self._keys, head.key, head.user_id)
-            )
-        await _ask(servers, requests)
+    async def _mend(self, servers: Servers, name: str, entries: Sequence[tuple[bytes, int, int]]) -> None:
+        """A writer ended between a commit and its place in the list."""
+        await _ask(servers, [Request(name, script("mend").call([name], [*entry])) for entry in entries])
 
     async def _walk(self, servers: Servers, query: SessionQuery) -> AsyncIterator[list[tuple[bytes, int]]]:
         """Entries of the list that serves a query, in its order, some at a time."""
-        name = lists_of(self._keys, SessionKey(query.namespace, ""), query.user_id)[-1]
+        name = _list_of(self._keys, query)
         low = "-inf" if query.active_after is None else f"({query.active_after}"
         high = "+inf" if query.active_before is None else f"({query.active_before}"
         after, seen = query.after, 0
@@ -265,8 +262,13 @@ async def _ask(servers: Servers, requests: Sequence[Request]) -> list[Any]:
     return answers
 
 
-def _active(row: SessionRow) -> int:
-    return row.head.last_activity_at
+def _list_of(keys: Keys, query: SessionQuery) -> str:
+    return lists_of(keys, SessionKey(query.namespace, ""), query.user_id)[-1]
+
+
+def _is_listed(row: SessionRow, query: SessionQuery) -> bool:
+    """Whether it is one of the list's; a user that was guessed wrong may have got an entry of another's session."""
+    return query.user_id in (None, row.head.user_id)
 
 
 def _place(row: SessionRow) -> Place:

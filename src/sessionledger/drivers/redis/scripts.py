@@ -10,7 +10,7 @@ from sessionledger.drivers.statements import load_text
 
 __all__ = ["Script", "all_scripts", "script"]
 
-_NAMES = ("append", "apply", "hidden", "look", "messages", "runs", "session", "switches")
+_NAMES = ("append", "apply", "hidden", "look", "mend", "messages", "runs", "session", "switches")
 
 
 class Script:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sessionledger.drivers.redis.append import Append, chains_of
 from sessionledger.drivers.redis.changes import commands_of
-from sessionledger.drivers.redis.errors import CLIENT_ERRORS, error_of
+from sessionledger.drivers.redis.errors import CLIENT_ERRORS, DAMAGE, damage_of, error_of
 from sessionledger.drivers.redis.guesses import Guesses
 from sessionledger.drivers.redis.indexes import Entry, Indexing, early, indexing_of, late, lists_of
 from sessionledger.drivers.redis.keys import Keys
@@ -101,11 +101,10 @@ class Writer:
                 raise
             mapped.__cause__ = error
             return mapped
-        except (ValueError, TypeError, KeyError) as error:
-            raise DecodeError(
-                f"what is stored of session {commit.key.session_id!r} makes no sense ({error}): restore a backup",
-                session_id=commit.key.session_id,
-            ) from error
+        except DAMAGE as error:
+            damaged = damage_of(error)
+            damaged.__cause__ = error
+            return damaged
 
     async def _commit(self, servers: Servers, commit: Commit) -> Outcome:
         for _ in range(_ATTEMPTS):
