@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from sessionledger.drivers.redis.indexes import Entry, entries_of_run
 from sessionledger.drivers.redis.keys import Keys
 from sessionledger.drivers.redis.scripts import script
@@ -20,7 +18,8 @@ from sessionledger.drivers.redis.values import (
     short_id,
     stored_body,
 )
-from sessionledger.protocol.rows import Commit, Committed, Head, PutRun, RunReceipt, SessionKey
+from sessionledger.protocol.plain import add_up, chain_outcomes, plain_chains, put_of
+from sessionledger.protocol.rows import Commit, Committed, PutRun, SessionKey
 
 __all__ = ["Append", "chains_of", "most_of_a_counter"]
 
@@ -29,38 +28,14 @@ most_of_a_counter = 2**31
 _MOST_COUNTERS = 50  #: of a run: those of a whole group are values of one call
 
 
-def _is_plain(commit: Commit) -> bool:
-    """A new run, of a session as it may be, or a new one."""
-    change, new = commit.changes[0] if len(commit.changes) == 1 else None, commit.create
-    return (
-        isinstance(change, PutRun)
-        and change.revision == 1
-        and new is not None
-        and new.fork is None
-        and not new.counters
-        and not commit.must_create
-        and not commit.on_deleted
-        and commit.incarnation is commit.expected_version is commit.expected_state_version is None
-        and len(change.counters) <= _MOST_COUNTERS
-        and all(abs(count) < most_of_a_counter for count in change.counters.values())
-    )
-
-
 def chains_of(commits: Sequence[Commit]) -> list[list[int]]:
-    """The plain appends of each session whose commits are all plain, of one owner and of different runs."""
-    chains: dict[SessionKey, list[int]] = {}
-    left_out: set[SessionKey] = set()
-    seen: set[tuple[SessionKey, str]] = set()
-    for index, commit in enumerate(commits):
-        change = commit.changes[0] if commit.changes else None
-        run = (commit.key, change.run_id) if isinstance(change, PutRun) else None
-        chain = chains.setdefault(commit.key, [])
-        if not _is_plain(commit) or run is None or run in seen or (chain and commits[chain[0]].owner != commit.owner):
-            left_out.add(commit.key)
-        else:
-            seen.add(run)
-        chain.append(index)
-    return [chain for key, chain in chains.items() if key not in left_out]
+    """The plain appends that the script takes, session by session."""
+    return plain_chains(commits, _suits)
+
+
+def _suits(put: PutRun) -> bool:
+    counters = put.counters
+    return len(counters) <= _MOST_COUNTERS and all(abs(count) < most_of_a_counter for count in counters.values())
 
 
 class Append:
@@ -87,7 +62,7 @@ class Append:
         found: dict[Entry, None] = {}
         for commit in self.commits:
             for entry in entries_of_run(
-                self._keys, commit.key, self._session.member, _put_of(commit), user_id=self.user_id
+                self._keys, commit.key, self._session.member, put_of(commit), user_id=self.user_id
             ):
                 found[entry] = None
         return list(found)
@@ -115,7 +90,7 @@ class Append:
         largest = len(arguments)
         arguments += (0, len(self.commits))
         for commit in self.commits:
-            arguments[largest] = max(arguments[largest], _add_run(arguments, _put_of(commit)))
+            arguments[largest] = max(arguments[largest], _add_run(arguments, put_of(commit)))
         if self._indexed:
             arguments += [entry.member for entry in self.entries]
         return script("append").call(keys, arguments)
@@ -127,10 +102,7 @@ class Append:
         return names + [entry.key for entry in self.entries]
 
     def _add_counters(self, arguments: list[Any]) -> None:
-        total: dict[str, int] = {}
-        for commit in self.commits:
-            for name, count in _put_of(commit).counters.items():
-                total[name] = total.get(name, 0) + count
+        total = add_up([put_of(commit) for commit in self.commits])
         arguments.append(len(total))
         for name, count in total.items():
             arguments += (SMALL_COUNTER + name, count)
@@ -139,32 +111,7 @@ class Append:
         """Of each commit, made of the head behind the last one."""
         head = head_of(answer, self.commits[0].key)
         assert head is not None
-        seq, version, position = head.run_count, head.version, head.message_count
-        found: list[Committed] = []
-        for commit in reversed(self.commits):
-            put = _put_of(commit)
-            first = position - len(put.messages) + 1
-            receipt = RunReceipt(put.run_id, seq, 1, first, position, version)
-            found.append(Committed(_head_at(head, receipt, commit.at) if found else head, [receipt]))
-            seq, version, position = seq - 1, version - 1, first - 1
-        return found[::-1]
-
-
-def _head_at(head: Head, receipt: RunReceipt, at: int) -> Head:
-    """The head right behind one commit of a chain, after which others were written at once."""
-    return msgspec.structs.replace(
-        head,
-        version=receipt.version,
-        run_count=receipt.run_seq,
-        message_count=receipt.last_position,
-        last_activity_at=min(head.last_activity_at, at),
-    )
-
-
-def _put_of(commit: Commit) -> PutRun:
-    put = commit.changes[0]
-    assert isinstance(put, PutRun)
-    return put
+        return chain_outcomes(head, self.commits)
 
 
 def _marked(user_id: str | None) -> str:
