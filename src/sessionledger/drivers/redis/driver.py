@@ -11,13 +11,14 @@ from sessionledger.drivers.redis.guesses import Guesses
 from sessionledger.drivers.redis.keys import Keys
 from sessionledger.drivers.redis.lists import Lists
 from sessionledger.drivers.redis.opening import RANKS, inspect, make_schema, schema_version
-from sessionledger.drivers.redis.options import TLS, Target, count_of, durability_of, flag_of, seconds_of
+from sessionledger.drivers.redis.options import TLS, Target, durability_of
 from sessionledger.drivers.redis.reader import Reader
 from sessionledger.drivers.redis.replication import Replication
 from sessionledger.drivers.redis.servers import Servers
 from sessionledger.drivers.redis.writer import Writer
 from sessionledger.errors import DecodeError, DriverError, InvalidRecordError
 from sessionledger.protocol.driver import PROTOCOL_VERSION, DriverInfo, StoreURL
+from sessionledger.protocol.options import count_of, flag_of, seconds_of
 from sessionledger.protocol.rows import (
     Commit,
     FoundRuns,

@@ -13,9 +13,10 @@ from sessionledger.drivers.redis.opening import RANKS
 from sessionledger.drivers.redis.servers import Address, Cluster, Connect, Servers, Single
 from sessionledger.errors import InvalidRecordError
 from sessionledger.protocol.driver import StoreURL
+from sessionledger.protocol.options import flag_of
 from sessionledger.records import Durability
 
-__all__ = ["TLS", "Target", "count_of", "durability_of", "flag_of", "seconds_of"]
+__all__ = ["TLS", "Target", "durability_of"]
 
 #: Options of a connection by TLS, by redis-py's names.
 TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_cert_reqs", "ssl_check_hostname", "ssl_keyfile")
@@ -101,33 +102,6 @@ def _database(path: str, *, cluster: bool) -> int:
     if cluster and number:
         raise InvalidRecordError(f"the Redis database is {number}: a cluster has 0 alone", path="url")
     return number
-
-
-def count_of(name: str, value: int | str, *, least: int) -> int:
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        number = -1
-    if number < least or isinstance(value, bool):
-        raise InvalidRecordError(f"{name} is {value!r}: give an integer of at least {least}", path=name)
-    return number
-
-
-def seconds_of(name: str, value: float | str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = 0.0
-    if not 0 < number < 1e9 or isinstance(value, bool):
-        raise InvalidRecordError(f"{name} is {value!r}: give seconds, above 0", path=name)
-    return number
-
-
-def flag_of(name: str, value: bool | str) -> bool:
-    found = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(str(value).lower())
-    if found is None:
-        raise InvalidRecordError(f"{name} is {value!r}: give true or false", path=name)
-    return found
 
 
 def durability_of(value: Durability | str | None) -> Durability | None:
