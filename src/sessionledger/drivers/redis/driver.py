@@ -58,6 +58,7 @@ class RedisDriver:
         durabilities=tuple(reversed(RANKS)),
         writers=_WRITERS,
         max_group=_MAX_GROUP,
+        reads_ahead=True,
         max_run_bytes=_MAX_RUN_BYTES,
         options=(
             "cluster",
