@@ -113,7 +113,7 @@ class Writer:
         """One of each session: every one fails alone."""
         statements = [one for plan in planned for one in (_storing(plan.document), _touching(plan.after))]
         errors, matched = await self._store(statements, ordered=False)
-        failed = {number // 2: error for number, error in errors.items()}
+        failed = {number // 2: error for number, error in errors.items() if not number % 2}
         written = [plan.after for number, plan in enumerate(planned) if number not in failed]
         known = dict.fromkeys(range(len(planned)), True)
         if matched < len(planned):
@@ -281,10 +281,12 @@ class Writer:
         except DuplicateKeyError:
             return None
         except BulkWriteError as error:
-            failed = _failed(error).get(0, {})
-            if failed.get("code") in DUPLICATE:
+            failed = _failed(error).get(0)
+            if failed is None:
+                return False
+            if failed["code"] in DUPLICATE:
                 return None
-            raise WriteError(str(failed.get("errmsg")), failed.get("code"), dict(failed)) from error
+            raise WriteError(str(failed.get("errmsg")), failed["code"], dict(failed)) from error
         return bool(done.matched_count)
 
     async def _complete(
