@@ -246,7 +246,7 @@ async def test_a_majority_that_does_not_confirm_leaves_the_outcome_open() -> Non
         await send(driver, put("r1"))
         with MongoClient(server.url) as admin:
             concern = {"code": 64, "errmsg": "waiting for replication timed out"}
-            point = {"failCommands": ["insert"], "writeConcernError": concern}
+            point = {"failCommands": ["insert", "update"], "writeConcernError": concern}
             admin.admin.command({"configureFailPoint": "failCommand", "mode": {"times": 1}, "data": point})
         with pytest.raises(OutcomeUnknownError):
             await driver.commit([commit(put("r2"))])
@@ -348,7 +348,7 @@ async def test_a_damaged_document_is_told(url: str) -> None:
     driver = await opened(url)
     await send(driver, put("r1"))
     with MongoClient(url) as client:
-        client.get_default_database()["sessionledger_commits"].update_one({}, {"$set": {"h": "[1"}})
+        client.get_default_database()["sessionledger_commits"].update_one({"n": 1}, {"$set": {"h": "[1"}})
     second = await opened(url)
     with pytest.raises(DecodeError):
         await all_messages(second)

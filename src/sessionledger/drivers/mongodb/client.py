@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from pymongo import AsyncMongoClient
 
 from sessionledger.errors import InvalidRecordError, MissingDependencyError
 
-__all__ = ["CLIENTS", "aggregate", "close", "is_client", "make", "named"]
+__all__ = ["CLIENTS", "aggregate", "close", "connect", "is_client", "named", "to_its_end"]
+
+T = TypeVar("T")
 
 CLIENTS: Final = ("motor", "pymongo")
 
 
-def make(name: str, url: str, **options: Any) -> Any:
-    """A client that has not connected yet. It needs the event loop that it will be used on."""
+async def connect(name: str, url: str, **options: Any) -> Any:
+    """A client that has a connection. When its caller is cancelled, it is closed as soon as it has."""
+    connecting = asyncio.ensure_future(_connect(_make(name, url, **options)))
+    try:
+        return await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        _working.add(connecting)
+        connecting.add_done_callback(_discard)
+        raise
+
+
+async def _connect(client: Any) -> Any:
+    try:
+        await client.admin.command("ping")
+    except BaseException:
+        await close(client)
+        raise
+    return client
+
+
+def _discard(connecting: asyncio.Future[Any]) -> None:
+    _working.discard(connecting)
+    if not connecting.cancelled() and connecting.exception() is None:
+        task = asyncio.ensure_future(close(connecting.result()))
+        _working.add(task)
+        task.add_done_callback(_forget)
+
+
+def _make(name: str, url: str, **options: Any) -> Any:
     if name == "pymongo":
         return AsyncMongoClient(url, **options)
     try:
@@ -47,6 +77,23 @@ async def close(client: Any) -> None:
     closing = client.close()
     if inspect.isawaitable(closing):
         await closing
+
+
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Also when the caller is cancelled, because PyMongo leaves open what it was connecting or closing then."""
+    task = asyncio.ensure_future(work)
+    _working.add(task)
+    task.add_done_callback(_forget)
+    return await asyncio.shield(task)
+
+
+_working: Final[set[asyncio.Future[Any]]] = set()  #: the event loop itself holds no task
+
+
+def _forget(task: asyncio.Future[Any]) -> None:
+    _working.discard(task)
+    if not task.cancelled():
+        task.exception()
 
 
 async def aggregate(collection: Any, pipeline: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -159,7 +159,7 @@ class MongoDriver:
         concern = WriteConcern("majority", wtimeout=_WAIT_FOR_MAJORITY, j=self._asked is not Durability.INTERVAL)
         try:
             with mapped():
-                self._client = self._given if self._given is not None else self._make_client()
+                self._client = self._given if self._given is not None else await self._connect()
                 self._layout.bind(self._client, self._database, concern)
                 self._durability = await self._find_durability()
                 await self._layout.make()
@@ -167,9 +167,9 @@ class MongoDriver:
             await self.close()
             raise
 
-    def _make_client(self) -> Any:
+    async def _connect(self) -> Any:
         try:
-            return clients.make(self._client_name, self._dsn, maxPoolSize=self._pool_size)
+            return await clients.connect(self._client_name, self._dsn, maxPoolSize=self._pool_size)
         except (ConfigurationError, InvalidURI, ValueError) as error:
             raise InvalidRecordError(
                 "the MongoDB URL is malformed, or an option of it does not fit: see the docs", path="url"
@@ -186,9 +186,13 @@ class MongoDriver:
         return self._asked
 
     async def close(self) -> None:
-        await self._writer.close()
         client, self._client = self._client, None
-        if client is not None and client is not self._given:
+        if client is not None:
+            await clients.to_its_end(self._close(client))
+
+    async def _close(self, client: Any) -> None:
+        await self._writer.close()
+        if client is not self._given:
             with mapped():
                 await clients.close(client)
 

@@ -33,7 +33,7 @@ class Eraser:
 
     async def _erase_log(self, shard: str, end: int, limit: int) -> int:
         """Documents with about that many rows, from the oldest on: what is read of a log has its head below it."""
-        query = {"s": shard, "n": {"$lt": end}}
+        query = {"s": shard, "n": {"$gt": 0, "$lt": end}}
         found = await self._layout.commits.find(query, _SIZES).sort("n", 1).limit(limit).to_list(None)
         rows, last = 0, 0
         for document in found:
@@ -42,7 +42,7 @@ class Eraser:
             if rows >= limit:
                 break
         if last:
-            await self._layout.commits.delete_many({"s": shard, "n": {"$lte": last}}, hint="by_number")
+            await self._layout.commits.delete_many({"s": shard, "n": {"$gt": 0, "$lte": last}}, hint="by_number")
         return rows
 
 

@@ -167,7 +167,7 @@ class Heads:
 
     async def read(self, key: SessionKey) -> LogHead | None:
         """As the storage has it."""
-        query = {"s": shard_key(key)}
+        query = {"s": shard_key(key), "n": {"$gt": 0}}
         document = await self._layout.commits.find_one(query, HEAD_FIELDS, sort=[("n", -1)], hint="by_number")
         if document is None:
             self.forget(key)

@@ -50,11 +50,10 @@ _COMMITS = (
     _index("runs_by_user", "r.u", "s", "n", **_there("r.u")),
     _index("runs_by_parent", "r.pa", "s", "n", **_there("r.pa")),
     _index("runs_by_ending", "x", "s", "n", **_there("x")),
-)
-_SESSIONS = (
-    _index("by_activity", "namespace", "-active", "-session_id"),
-    _index("by_user", "namespace", "user_id", "-active", "-session_id"),
-    _index("by_origin", "namespace", "forked_from", **_there("forked_from")),
+    # of the documents with number 0
+    _index("sessions_by_activity", "namespace", "-active", "-session_id", **_there("active")),
+    _index("sessions_by_user", "namespace", "user_id", "-active", "-session_id", **_there("active")),
+    _index("sessions_by_origin", "namespace", "forked_from", **_there("forked_from")),
 )
 _CHUNKS = (_index("by_place", "s", "c", "j", unique=True),)
 _LASTING = (
@@ -78,7 +77,6 @@ class Layout:
             )
         self.prefix = prefix
         self.commits: Any = None
-        self.sessions: Any = None
         self.chunks: Any = None
         self.lasting: Any = None
         self._meta: Any = None
@@ -92,7 +90,7 @@ class Layout:
             read_preference=ReadPreference.PRIMARY,
         )
         self._database = bound
-        for name in ("commits", "sessions", "chunks"):
+        for name in ("commits", "chunks"):
             setattr(self, name, bound[f"{self.prefix}{name}"])
         self.lasting = bound[f"{self.prefix}lasting_runs"]
         self._meta = bound[f"{self.prefix}meta"]
@@ -103,7 +101,6 @@ class Layout:
             return
         for collection, indexes in (
             (self.commits, _COMMITS),
-            (self.sessions, _SESSIONS),
             (self.chunks, _CHUNKS),
             (self.lasting, _LASTING),
         ):

@@ -57,7 +57,9 @@ class MessageReader:
         first, last = query.ranges[0]
         wanted = max(1, min(query.limit, last - first + 1, guess.head.message_count))
         each = max(1.0, guess.head.message_count / max(1, guess.head.version))
-        cursor = self._layout.commits.find({"s": shard_key(query.key)}, _FIELDS, hint="by_number").sort("n", -1)
+        cursor = self._layout.commits.find(
+            {"s": shard_key(query.key), "n": {"$gt": 0}}, _FIELDS, hint="by_number"
+        ).sort("n", -1)
         found = await cursor.limit(min(128, int(wanted / each) + 1)).to_list(None)
         if not found:
             return None, None

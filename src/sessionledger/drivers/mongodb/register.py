@@ -1,4 +1,4 @@
-"""The collection `sessions`: a document a session, for lists. It follows the log, which is the truth.
+"""The register: the document with number 0 of each log, for lists. It follows the log, which is the truth.
 
 Two kinds of things stand in it.
 
@@ -6,9 +6,10 @@ Two kinds of things stand in it.
 changed them is there, together with its number (`facts`), and only over facts of a smaller number. So they never lie:
 they are those of the present, or older ones.
 
-*Activity*: when the last run was put or patched, the order of lists. It only grows, and is written at the same time as
-the document of the log. Where that comes to nothing, it is taken back; where the process ends in between, the list
-shows a session as early as an append to it was tried.
+*Activity*: when the last run was put or patched, the order of lists. It only grows, and is written by the same command
+as the document of the log, behind it. Only where appends of many sessions go by one command is it written also for one
+that came to nothing; then it is taken back, and where the process ends in between, the list shows that session as
+early as an append to it was tried.
 
 An append names the number of the facts that it knows. When the register has others, its process knows an old log, or
 somebody was stopped between log and register: both are put right before the append is acknowledged (`Register.touch`).
@@ -22,7 +23,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from pymongo import UpdateOne
 from pymongo.errors import DuplicateKeyError
 
 from sessionledger.drivers.mongodb.blobs import Blobs
@@ -32,7 +32,7 @@ from sessionledger.drivers.mongodb.layout import Layout, shard_key
 from sessionledger.errors import UnavailableError
 from sessionledger.protocol.rows import NewSession, SessionHeader, SessionKey
 
-__all__ = ["Register", "listed_header"]
+__all__ = ["Register", "listed_header", "touching"]
 
 _ATTEMPTS: Final = 20
 _LARGE_BODY: Final = 4096  #: which lists read from the log: an append would write it again
@@ -46,8 +46,8 @@ class Register:
         """Before a session is made: there may be one. Lists look whether there is."""
         fields = _fields_of(key, new.header, None)
         fields |= {"user_id": new.user_id, "created_at": new.created_at, "deleted": False, "facts": 0, "active": at}
-        await self._layout.sessions.update_one(
-            {"_id": shard_key(key)}, {"$set": {"erased": False}, "$setOnInsert": fields}, upsert=True
+        await self._layout.commits.update_one(
+            _number_0(key), {"$set": {"erased": False}, "$setOnInsert": fields}, upsert=True
         )
 
     async def put(self, after: LogHead, header: SessionHeader) -> bool:
@@ -60,8 +60,8 @@ class Register:
         update: dict[str, Any] = {"$set": fields}
         update.setdefault(activity, {})["active"] = head.last_activity_at
         try:
-            await self._layout.sessions.update_one(
-                {"_id": shard_key(key), "facts": {"$lt": after.facts}}, update, upsert=True
+            await self._layout.commits.update_one(
+                {**_number_0(key), "facts": {"$lt": after.facts}}, update, upsert=True
             )
         except DuplicateKeyError:
             await self.touch(after)
@@ -70,28 +70,22 @@ class Register:
 
     async def touch(self, after: LogHead) -> bool:
         """The activity; False when the register has other facts than the log had."""
-        query, update = _touching(after)
-        done = await self._layout.sessions.update_one(query, update)
+        query, update = touching(after)
+        done = await self._layout.commits.update_one(query, update)
         return bool(done.matched_count)
 
-    async def touch_all(self, many: Sequence[LogHead]) -> list[bool]:
-        if len(many) == 1:
-            return [await self.touch(many[0])]
-        done = await self._layout.sessions.bulk_write([UpdateOne(*_touching(after)) for after in many], ordered=False)
-        if done.matched_count == len(many):
-            return [True] * len(many)
+    async def knows(self, many: Sequence[LogHead]) -> list[bool]:
+        """Of each, whether the register has the facts that its log had."""
         keys = [shard_key(after.head.key) for after in many]
-        found = {
-            row["_id"]: row["facts"]
-            for row in await self._layout.sessions.find({"_id": {"$in": keys}}, {"facts": 1}).to_list(None)
-        }
-        return [found.get(shard_key(after.head.key)) == after.facts for after in many]
+        rows = await self._layout.commits.find({"s": {"$in": keys}, "n": 0}, {"s": 1, "facts": 1}).to_list(None)
+        found = {row["s"]: row["facts"] for row in rows}
+        return [found.get(key) == after.facts for key, after in zip(keys, many, strict=True)]
 
     async def take_back(self, key: SessionKey, at: int, log: LogHead | None) -> None:
         """An activity that came to nothing."""
         if log is not None and log.head.last_activity_at < at:
-            await self._layout.sessions.update_one(
-                {"_id": shard_key(key), "active": at}, {"$set": {"active": log.head.last_activity_at}}
+            await self._layout.commits.update_one(
+                {**_number_0(key), "active": at}, {"$set": {"active": log.head.last_activity_at}}
             )
 
     async def repair(self, key: SessionKey) -> LogHead | None:
@@ -115,9 +109,14 @@ class Register:
         return session_header_of(found["sf"], await self._blobs.load(shard_key(key), found["sf"]["body"]))
 
 
-def _touching(after: LogHead) -> tuple[dict[str, Any], dict[str, Any]]:
+def touching(after: LogHead) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The condition and the change of a `touch`."""
     head = after.head
-    return {"_id": shard_key(head.key), "facts": after.facts}, {"$max": {"active": head.last_activity_at}}
+    return {**_number_0(head.key), "facts": after.facts}, {"$max": {"active": head.last_activity_at}}
+
+
+def _number_0(key: SessionKey) -> dict[str, Any]:
+    return {"s": shard_key(key), "n": 0}
 
 
 def _fields_of(key: SessionKey, header: SessionHeader, log: LogHead | None) -> dict[str, Any]:

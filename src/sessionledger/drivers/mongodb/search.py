@@ -32,6 +32,7 @@ __all__ = ["Search"]
 
 _LEAST: Final = 32  #: candidates that are looked at together
 _USUAL: Final = "completed"
+_EVER: Final = -(2**63)
 
 Place = tuple[str, int, int]  #: of a run: its session's shard key, its document's number, its number therein
 
@@ -56,7 +57,7 @@ class Search:
         order = 1 if query.reverse else -1
         after = query.after
         while True:
-            cursor = self._layout.sessions.find(_session_filter(query, after))
+            cursor = self._layout.commits.find(_session_filter(query, after))
             wanted = query.limit + 1 - len(found)
             rows = await cursor.sort([("active", order), ("session_id", order)]).limit(wanted).to_list(None)
             found += await self._listed(query, rows)
@@ -94,7 +95,7 @@ class Search:
         rows = await aggregate(
             self._layout.commits,
             [
-                {"$match": {"s": {"$in": list(by_shard)}}},
+                {"$match": {"s": {"$in": list(by_shard)}, "n": {"$gt": 0}}},
                 {"$sort": {"s": -1, "n": -1}},
                 {"$group": {"_id": "$s", **newest}},
             ],
@@ -234,13 +235,13 @@ def _session_filter(query: SessionQuery, after: tuple[int, str] | None) -> dict[
     asked |= {name: value for name, value in fields.items() if value is not None}
     if not query.include_deleted:
         asked["deleted"] = False
-    bounds: dict[str, int] = {}
+    # always there, because the index is one of documents that have it
+    bounds = {"$gte": _EVER}
     if query.active_after is not None:
         bounds["$gt"] = query.active_after
     if query.active_before is not None:
         bounds["$lt"] = query.active_before
-    if bounds:
-        asked["active"] = bounds
+    asked["active"] = bounds
     if after is not None:
         sign = "$gt" if query.reverse else "$lt"
         # the first bound finds the place in the index, the second one settles ties

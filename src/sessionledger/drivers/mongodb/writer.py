@@ -7,6 +7,7 @@ import random
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, DocumentTooLarge, DuplicateKeyError, WriteError
 
 from sessionledger.drivers.mongodb.blobs import Blobs, Spill
@@ -15,7 +16,7 @@ from sessionledger.drivers.mongodb.errors import DUPLICATE, TOO_LARGE, code_erro
 from sessionledger.drivers.mongodb.heads import Heads, LogHead, behind
 from sessionledger.drivers.mongodb.lasting import Lasting
 from sessionledger.drivers.mongodb.layout import Layout, shard_key
-from sessionledger.drivers.mongodb.register import Register
+from sessionledger.drivers.mongodb.register import Register, touching
 from sessionledger.drivers.mongodb.stored import DECIDING, Stored, keys_of
 from sessionledger.errors import DecodeError, DriverError, OutcomeUnknownError, UnavailableError
 from sessionledger.protocol.decide import Decision, Known, decide
@@ -110,46 +111,39 @@ class Writer:
 
     async def _append_many(self, call: _Call, planned: Sequence[_Planned]) -> None:
         """One of each session: every one fails alone."""
-        errors, touched = await self._insert(planned, ordered=False)
+        statements = [one for plan in planned for one in (_storing(plan.document), _touching(plan.after))]
+        errors, matched = await self._store(statements, ordered=False)
+        failed = {number // 2: error for number, error in errors.items() if not number % 2}
+        written = [plan.after for number, plan in enumerate(planned) if number not in failed]
+        known = dict.fromkeys(range(len(planned)), True)
+        if matched < len(planned):
+            known = dict(enumerate(await self._register.knows([plan.after for plan in planned]) if written else []))
         for number, plan in enumerate(planned):
-            await self._settle(call, plan, errors.get(number), touched[number])
+            await self._settle(call, plan, failed.get(number), known.get(number, False))
 
     async def _append_chain(self, call: _Call, planned: Sequence[_Planned]) -> None:
         """Several of one session: none without those before it."""
-        errors, (touched,) = await self._insert(planned, ordered=True)
-        for number, plan in enumerate(planned):
+        statements = [*(_storing(plan.document) for plan in planned), _touching(planned[-1].after)]
+        errors, matched = await self._store(statements, ordered=True)
+        touched, written = matched == 1, min(errors, default=len(planned))
+        if 0 < written < len(planned):
+            touched = await self._register.touch(planned[written - 1].after)
+        for number, plan in enumerate(planned[: written + 1]):
             if not await self._settle(call, plan, errors.get(number), touched):
                 return
 
-    async def _insert(
-        self, planned: Sequence[_Planned], *, ordered: bool
-    ) -> tuple[Mapping[int, Mapping[str, Any]], list[bool]]:
-        """The errors by number, and whether the register has the facts that the log was thought to have."""
-        last = [planned[-1].after] if ordered else [plan.after for plan in planned]
-        documents = [plan.document for plan in planned]
-        errors, touched = await _both(self._insert_documents(documents, ordered), self._register.touch_all(last))
-        return errors, touched
-
-    async def _insert_documents(
-        self, documents: list[dict[str, Any]], ordered: bool
-    ) -> Mapping[int, Mapping[str, Any]]:
+    async def _store(
+        self, statements: list[UpdateOne], *, ordered: bool
+    ) -> tuple[Mapping[int, Mapping[str, Any]], int]:
+        """The errors by number, and how many documents of the register had the facts that were thought."""
         try:
-            if len(documents) == 1:
-                await self._layout.commits.insert_one(documents[0])
-            else:
-                await self._layout.commits.insert_many(documents, ordered=ordered)
-        except DuplicateKeyError:
-            return {0: {"code": 11000}}
+            done = await self._layout.commits.bulk_write(statements, ordered=ordered)
         except DocumentTooLarge:
             # what it was found in is not told: judged one by one, it will be
-            return {number: {"code": 11000} for number in range(len(documents))}
-        except WriteError as error:
-            if len(documents) > 1 or not _concerns_one(error.code):
-                raise
-            return {0: {"code": error.code, "errmsg": str(error)}}
+            return {number: {"code": 11000} for number in range(len(statements))}, 0
         except BulkWriteError as error:
-            return _failed(error)
-        return {}
+            return _failed(error), (error.details or {}).get("nMatched", 0)
+        return {}, done.matched_count
 
     async def _settle(self, call: _Call, plan: _Planned, failed: Mapping[str, Any] | None, touched: bool) -> bool:
         """Answer what was written; what was not stays in its queue, to be judged."""
@@ -160,20 +154,21 @@ class Writer:
             if not _concerns_one(failed["code"]):
                 call.answer(plan.number, _answer_of(failed))
             return False
-        if not touched and not await self._confirm(plan.after, plan.document):
+        if not touched and not await self._confirm(plan.after):
             return False
         self._heads.note(commit.key, plan.after)
         call.answer(plan.number, plan.decision.outcome)
         return True
 
-    async def _confirm(self, after: LogHead, document: Mapping[str, Any]) -> bool:
+    async def _confirm(self, after: LogHead) -> bool:
         """Put register and log right. False: the document was written into a log that had been erased."""
         key = after.head.key
         log = await self._register.repair(key)
         if log is not None and _has(log, after):
             return True
         if log is not None and log.n > after.n:
-            await self._layout.commits.delete_one({"s": shard_key(key), "_id": document["_id"]})
+            query = {"s": shard_key(key), "n": after.n, "i": after.head.incarnation}
+            await self._layout.commits.delete_one(query)
         self._heads.forget(key)
         return False
 
@@ -268,14 +263,31 @@ class Writer:
             await self._register.reserve(commit.key, commit.create, after.head.last_activity_at)
         await self._lasting.announce(commit, decision, after)
         await self._blobs.write(spill)
-        try:
-            await self._layout.commits.insert_one(document)
-        except DuplicateKeyError:
+        touched = await self._insert(after, document)
+        if touched is None:
             self._heads.forget(commit.key)
             if spill.documents:
                 await self._blobs.drop(shard, [spill.token])
             return False
-        return await self._to_its_end(self._complete(commit, before, decision, after, document))
+        return await self._to_its_end(self._complete(commit, before, decision, after, touched=touched))
+
+    async def _insert(self, after: LogHead, document: dict[str, Any]) -> bool | None:
+        """Whether the register has the facts of the log; None where others took the number."""
+        try:
+            if after.facts == after.n:
+                await self._layout.commits.insert_one(document)
+                return False
+            done = await self._layout.commits.bulk_write([_storing(document), _touching(after)])
+        except DuplicateKeyError:
+            return None
+        except BulkWriteError as error:
+            failed = _failed(error).get(0)
+            if failed is None:
+                return False
+            if failed["code"] in DUPLICATE:
+                return None
+            raise WriteError(str(failed.get("errmsg")), failed["code"], dict(failed)) from error
+        return bool(done.matched_count)
 
     async def _complete(
         self,
@@ -283,7 +295,8 @@ class Writer:
         before: LogHead | None,
         decision: Decision,
         after: LogHead,
-        document: Mapping[str, Any],
+        *,
+        touched: bool,
     ) -> bool:
         """What follows a document of the log."""
         header = _new_header(commit, decision)
@@ -291,9 +304,9 @@ class Writer:
             if header is None:
                 header = await self._register.header(after)
             registered = header is not None and await self._register.put(after, header)
-            if not registered and not await self._confirm(after, document):
+            if not registered and not await self._confirm(after):
                 return False
-        elif not await self._register.touch(after) and not await self._confirm(after, document):
+        elif not touched and not await self._confirm(after):
             return False
         self._heads.note(commit.key, after)
         await self._lasting.follow(commit, decision, after)
@@ -383,6 +396,17 @@ def _answer_of(failed: Mapping[str, Any]) -> DriverError:
     text = str(failed.get("errmsg", "a document was refused"))
     known = code_error(failed.get("code"), text, writing=True)
     return known or DriverError(f"MongoDB refused a document ({text[:300]}): look into its log", driver="mongodb")
+
+
+def _storing(document: Mapping[str, Any]) -> UpdateOne:
+    """An insertion that goes with updates in one command; it fails where the number is taken."""
+    fields = {name: value for name, value in document.items() if name not in ("s", "n")}
+    nobody = {"s": document["s"], "n": document["n"], "i": {"$lt": 0}}
+    return UpdateOne(nobody, {"$setOnInsert": fields}, upsert=True, hint="by_number")
+
+
+def _touching(after: LogHead) -> UpdateOne:
+    return UpdateOne(*touching(after), hint="by_number")
 
 
 def _has(log: LogHead, after: LogHead) -> bool:
