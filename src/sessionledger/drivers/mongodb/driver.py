@@ -24,6 +24,7 @@ from sessionledger.drivers.mongodb.search import Search
 from sessionledger.drivers.mongodb.writer import Writer
 from sessionledger.errors import DecodeError, DriverError, InvalidRecordError
 from sessionledger.protocol.driver import PROTOCOL_VERSION, DriverInfo, StoreURL
+from sessionledger.protocol.options import count_of
 from sessionledger.protocol.rows import (
     Commit,
     FoundRuns,
@@ -110,6 +111,7 @@ class MongoDriver:
         durabilities=(Durability.DISK, Durability.MAJORITY, Durability.INTERVAL, Durability.MEMORY),
         writers=_WRITERS,
         max_group=_MAX_GROUP,
+        reads_ahead=True,
         max_run_bytes=_MAX_RUN_BYTES,
         options=("client", "database", "durability", "pool_size", "prefix", *_CONNECTION_OPTIONS),
     )
@@ -127,7 +129,7 @@ class MongoDriver:
     ) -> None:
         self._given = client if clients.is_client(client) else None
         self._client_name = clients.named(client or _client_of(url)) if self._given is None else ""
-        self._pool_size = _count("pool_size", pool_size)
+        self._pool_size = count_of("pool_size", pool_size, least=1)
         if durability not in (None, Durability.DISK, Durability.MAJORITY, Durability.INTERVAL):
             raise InvalidRecordError(
                 f"durability is {durability!r}: MongoDB has 'disk', 'majority' or 'interval'", path="durability"
@@ -264,16 +266,6 @@ class MongoDriver:
 def _client_of(url: StoreURL) -> str:
     """The client that a scheme names."""
     return "pymongo" if url.scheme == "mongodb+pymongo" else "motor"
-
-
-def _count(name: str, value: int | str) -> int:
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise InvalidRecordError(f"{name} is {value!r}: give an integer of at least 1", path=name)
-    return number
 
 
 def _dsn_of(url: StoreURL, connection: dict[str, str]) -> str:
