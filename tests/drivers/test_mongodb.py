@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import pytest
+from pymongo import MongoClient
 
 from sessionledger.drivers.mongodb import MongoDriver
 from sessionledger.testing import DriverSuite
@@ -22,12 +25,38 @@ from sessionledger.testing.suite.keeping import KeepingTests
 from sessionledger.testing.suite.living import LifeTests
 from sessionledger.testing.suite.replaying import ReplayTests
 
+#: By server, databases that tests are through with, oldest first.
+used: dict[str, deque[str]] = {}
+RESTING = 24  #: tests until a database serves again: what a cancelled call still does has come to its end by then
 
-def fresh(server: MongoServer) -> Iterator[str]:
-    """The URL of a database that lasts as long as its test."""
-    url = server.fresh_url()
+
+@pytest.fixture(scope="session")
+def clients() -> Iterator[Callable[[MongoServer], MongoClient[Any]]]:
+    """One that blocks for each server, to clear databases with."""
+    made: dict[str, MongoClient[Any]] = {}
+
+    def of(server: MongoServer) -> MongoClient[Any]:
+        if server.url not in made:
+            made[server.url] = MongoClient(server.url)
+        return made[server.url]
+
+    yield of
+    for client in made.values():
+        client.close()
+
+
+def empty_database(server: MongoServer, client: MongoClient[Any]) -> Iterator[str]:
+    """The URL of a database with nothing in it: to make one anew takes longer than most tests."""
+    resting = used.setdefault(server.url, deque())
+    if len(resting) < RESTING:
+        url = server.fresh_url()
+    else:
+        url = resting.popleft()
+        database = client[urlsplit(url).path.strip("/")]
+        for name in database.list_collection_names():
+            database[name].delete_many({})
     yield url
-    server.drop(url)
+    resting.append(url)
 
 
 class TestMotor(DriverSuite, HistorySuite):
@@ -35,8 +64,8 @@ class TestMotor(DriverSuite, HistorySuite):
     slower = 40
 
     @pytest.fixture
-    def url(self, mongo_server: MongoServer) -> Iterator[str]:
-        yield from fresh(mongo_server)
+    def url(self, mongo_server: MongoServer, clients: Callable[[MongoServer], MongoClient[Any]]) -> Iterator[str]:
+        yield from empty_database(mongo_server, clients(mongo_server))
 
 
 @pytest.mark.variant
@@ -46,8 +75,8 @@ class TestPyMongo(DriverSuite, HistorySuite):
     slower = 40
 
     @pytest.fixture
-    def url(self, mongo_server: MongoServer) -> Iterator[str]:
-        yield from fresh(mongo_server)
+    def url(self, mongo_server: MongoServer, clients: Callable[[MongoServer], MongoClient[Any]]) -> Iterator[str]:
+        yield from empty_database(mongo_server, clients(mongo_server))
 
 
 @pytest.mark.variant
@@ -68,5 +97,5 @@ class TestReplicaSet(
     factory = MongoDriver
 
     @pytest.fixture
-    def url(self, mongo_replica_set: MongoServer) -> Iterator[str]:
-        yield from fresh(mongo_replica_set)
+    def url(self, mongo_replica_set: MongoServer, clients: Callable[[MongoServer], MongoClient[Any]]) -> Iterator[str]:
+        yield from empty_database(mongo_replica_set, clients(mongo_replica_set))
