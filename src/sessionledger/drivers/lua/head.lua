@@ -40,9 +40,9 @@ local function range(prefix, base, first, last)
   return redis.call('LRANGE', prefix .. string.format('%.0f', segment), first - start, last - start)
 end
 
--- A record of a run is 8 bytes each of seq, version, first and last position, 4 of the length of its meta, that,
--- and its body.
+-- A record of a run is 8 bytes each of seq, version, first and last position, one of its kind (its status, and whether
+-- it has a parent), 3 of the length of its meta, that, and its body.
 local function end_of_meta(record)
-  local a, b, c, d = string.byte(record, 33, 36)
-  return 36 + ((a * 256 + b) * 256 + c) * 256 + d
+  local a, b, c = string.byte(record, 34, 36)
+  return 36 + (a * 256 + b) * 256 + c
 end

@@ -2,7 +2,7 @@
 --
 -- KEYS  head, what the keys of runs begin with, run_ids, revisions, changed, patches
 -- ARGV  incarnation, limit, bytes at most, with bodies? ('1'), reverse? ('1'), run id ('' or '=' .. id), first and last
---       seq, newest revisions alone? ('1')
+--       seq, newest revisions alone? ('1'), then the kinds of plain runs, which are left out
 --
 -- Returns the head, whether there is more, and of each row its record (without its body if that was not asked for).
 -- That of a run that was changed stands in a list, with its patches or nothing, its segments, and its parts.
@@ -50,10 +50,13 @@ local function take(record, place)
   return false
 end
 
+local plain = {}
+for i = 10, #ARGV do plain[tonumber(ARGV[i])] = true end
+
 local function take_all(seq, record)
   local number = any_changed and string.format('%.0f', seq)
   local newest = number and redis.call('HGET', KEYS[5], number)
-  if not newest then return take(record) end
+  if not newest then return not plain[string.byte(record, 33)] and take(record) end
   newest = tonumber(newest)
   local from, to, step = newest_alone and newest or 1, newest, 1
   if reverse then from, to, step = to, from, -1 end

@@ -32,6 +32,10 @@ class RunReader:
         self._layout, self._heads, self._blobs = layout, heads, blobs
 
     async def runs(self, query: RunQuery) -> RunPage:
+        if query.plain and query.run_id is None and not (query.bodies or query.reverse):
+            log = await self._heads.read(query.key)
+            if log is not None and not (log.head.erased or log.head.has_hidden):
+                return await self._other_than_plain(query, log)
         guess = self._heads.guess(query.key)
         for attempt in range(_ATTEMPTS):
             if guess is None or attempt:
@@ -46,6 +50,17 @@ class RunReader:
             if page is not None:
                 return page
         raise changing()
+
+    async def _other_than_plain(self, query: RunQuery, log: LogHead) -> RunPage:
+        """Of a session without revisions. Only runs that were stored open are ever patched."""
+        ((first, last),) = _seqs(query, log) or [(1, 0)]
+        unusual = {"$elemMatch": {"$or": [{"st": {"$nin": list(query.plain)}}, {"pa": {"$ne": None}}]}}
+        asked = {**place(log), "q": {"$gte": first}, "n": {"$lte": log.n}, "r": unusual}
+        found = await self._layout.commits.find(asked, _LEAN).sort("q", 1).limit(query.limit + 1).to_list(None)
+        rows = [row for document in found for row in _rows(document, log) if first <= row.seq <= last]
+        page = await self.with_patches([(log, row) for row in rows[: query.limit]], bodies=False)
+        more = len(rows) > query.limit or (len(found) > query.limit and rows[-1].seq < last)
+        return RunPage(log.head, page, more)
 
     async def _fetch(self, query: RunQuery, log: LogHead) -> Cover:
         # where runs were stored more than once, bodies are read once it is known of which

@@ -13,6 +13,7 @@ from sessionledger.drivers.redis.straight import Straight
 from sessionledger.drivers.redis.values import (
     head_of,
     hidden_of,
+    kinds_of,
     messages_of,
     run_of,
     session_of_fields,
@@ -94,7 +95,7 @@ class Reader:
     async def runs(self, servers: Servers, query: RunQuery, *, newest: bool = False) -> RunPage:
         """`newest`: of each run that revision alone."""
         arguments: Arguments = [query.limit, query.max_bytes, int(query.bodies), int(query.reverse)]
-        arguments += (_marked(query.run_id), query.first_seq, query.last_seq, int(newest))
+        arguments += (_marked(query.run_id), query.first_seq, query.last_seq, int(newest), *kinds_of(query.plain))
         head, rest = await self._read(servers, "runs", query.key, _of_runs, arguments)
         if not rest:
             return RunPage(head, (), False)

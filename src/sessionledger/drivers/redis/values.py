@@ -11,6 +11,7 @@ import msgspec
 
 from sessionledger.protocol.decide import StoredRun
 from sessionledger.protocol.rows import (
+    OPEN_STATUSES,
     Body,
     ForkLink,
     Head,
@@ -248,7 +249,24 @@ def record_of(put: PutRun) -> bytes:
         )
     )
     body = stored_body(put.body)
-    return len(meta).to_bytes(4) + meta + (body.encode() if isinstance(body, str) else body)
+    return _kind_of(put) + len(meta).to_bytes(3) + meta + (body.encode() if isinstance(body, str) else body)
+
+
+_STATUSES: Final = (*OPEN_STATUSES, "completed", "failed", "cancelled")
+_OTHER: Final = 7  #: a status that is none of these
+_HAS_PARENT: Final = 8
+
+
+def _kind_of(put: PutRun) -> bytes:
+    """By which scripts tell a run whose header they need not read."""
+    status = put.header.status
+    parent = 0 if put.parent_run_id is None else _HAS_PARENT
+    return bytes([(_STATUSES.index(status) if status in _STATUSES else _OTHER) | parent])
+
+
+def kinds_of(statuses: Sequence[str]) -> list[int]:
+    """Of runs of these statuses without a parent."""
+    return [_STATUSES.index(status) for status in statuses if status in _STATUSES]
 
 
 def record_value(put: PutRun, receipt: RunReceipt) -> bytes:
@@ -258,7 +276,7 @@ def record_value(put: PutRun, receipt: RunReceipt) -> bytes:
 
 def _split(record: bytes) -> tuple[tuple[Any, ...], Any, int]:
     """Seq, version, first and last position; what the meta has; where the body begins."""
-    end = 36 + int.from_bytes(record[32:36])
+    end = 36 + int.from_bytes(record[33:36])
     return _RECORD.unpack_from(record), _decode_meta(memoryview(record)[36:end]), end
 
 
