@@ -59,6 +59,7 @@ def empty_database(server: MongoServer, client: MongoClient[Any]) -> Iterator[st
     resting.append(url)
 
 
+@pytest.mark.one_python
 class TestMotor(DriverSuite, HistorySuite):
     factory = MongoDriver
     slower = 40
@@ -68,7 +69,7 @@ class TestMotor(DriverSuite, HistorySuite):
         yield from empty_database(mongo_server, clients(mongo_server))
 
 
-@pytest.mark.variant
+@pytest.mark.one_python
 class TestPyMongo(DriverSuite, HistorySuite):
     factory = MongoDriver
     options: ClassVar[Mapping[str, Any]] = {"client": "pymongo"}
@@ -79,7 +80,7 @@ class TestPyMongo(DriverSuite, HistorySuite):
         yield from empty_database(mongo_server, clients(mongo_server))
 
 
-@pytest.mark.variant
+@pytest.mark.one_python
 class TestReplicaSet(
     CommitTests,
     JudgingTests,

@@ -10,6 +10,7 @@ from sessionledger.testing.histories import HistorySuite
 from sessionledger.testing.servers import PostgresServer
 
 
+@pytest.mark.one_python
 class TestPostgres(DriverSuite, HistorySuite):
     factory = PostgresDriver
     slower = 20

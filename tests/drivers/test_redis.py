@@ -10,6 +10,7 @@ from sessionledger.testing.histories import HistorySuite
 from sessionledger.testing.servers import RedisServer
 
 
+@pytest.mark.one_python
 class TestRedis(DriverSuite, HistorySuite):
     factory = RedisDriver
     slower = 20
@@ -19,7 +20,7 @@ class TestRedis(DriverSuite, HistorySuite):
         return redis_server.fresh_url()
 
 
-@pytest.mark.variant
+@pytest.mark.one_python
 class TestRedisCluster(DriverSuite, HistorySuite):
     factory = RedisDriver
     slower = 40
