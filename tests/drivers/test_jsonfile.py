@@ -1,4 +1,4 @@
-"""The file driver, in a directory of its own."""
+"""The file driver, in a directory of its own. What a power cut leaves has tests of its own: here nothing is synced."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from sessionledger.testing.histories import HistorySuite
 
 class TestJSONFile(DriverSuite, HistorySuite):
     factory = JSONFileDriver
+    slower = 20
 
     @pytest.fixture
     def url(self, tmp_path: Path) -> str:
-        return f"file://{tmp_path}/sessions"
+        return f"file://{tmp_path}/sessions?durability=process"

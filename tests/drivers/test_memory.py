@@ -24,6 +24,7 @@ class TestSmallWindows(HistorySuite):
     """A history that is put together from many windows of its runs."""
 
     factory = MemoryDriver
+    slower = 4
 
     @pytest.fixture
     def url(self, monkeypatch: pytest.MonkeyPatch) -> str:
