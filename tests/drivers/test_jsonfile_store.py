@@ -491,12 +491,18 @@ def all_files_taken() -> Iterator[None]:
 
 
 READER = """
-    import anyio, os, sys
+    import anyio, anyio.to_thread, os, sys
     from sessionledger import *
     from sessionledger.drivers.jsonfile import JSONFileDriver
 
     async def main(url):
-        async with open_store(url) as store:
+        store = open_store(url)
+        await anyio.to_thread.run_sync(int)
+        # what is imported later than this may not be readable
+        if os.geteuid() == 0:
+            os.setegid(65534)
+            os.seteuid(65534)
+        async with store:
             assert [one.content async for one in store.messages("s")] == ["0 xxxxxxxx"] * 2
             assert len(await store.sessions().collect()) == 1
             try:
@@ -506,9 +512,6 @@ READER = """
             else:
                 raise SystemExit("written without the right to")
 
-    if os.geteuid() == 0:
-        os.setegid(65534)
-        os.seteuid(65534)
     anyio.run(main, *sys.argv[1:])
 """
 
@@ -529,6 +532,14 @@ async def test_whoever_may_not_write_reads(tmp_path: Path) -> None:
 
 
 # for people
+
+
+async def test_whatever_its_checksum_is_a_head_is_json(tmp_path: Path) -> None:
+    async with open_store(f"file://{tmp_path}/store?durability=process") as store:
+        for number in range(60):
+            await store.append(Run(run_id=f"r{number}", session_id="s"))
+            head = json.loads((tmp_path / "store" / "sessions" / "s" / "head.json").read_text())
+            assert head["head"]["run_count"] == number + 1
 
 
 async def test_the_commands_of_the_page_print_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,14 +81,14 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _decode = msgspec.json.Decoder(Snapshot).decode
-_SUM: Final = re.compile(rb'\{"crc":([0-9]{10}),').match
+_SUM: Final = re.compile(rb'\{"crc":"([0-9a-f]{8})",').match
 _BLOCK: Final = 512  #: bytes; a head is filled up with spaces, so that the next one is not shorter
 
 
 def encode_snapshot(snapshot: Snapshot, at_least: int = 0) -> bytes:
     """In `at_least` so many bytes."""
     data = msgspec.json.encode(snapshot)
-    text = b'{"crc":%010d,%b' % (crc32(data), data[1:])
+    text = b'{"crc":"%08x",%b' % (crc32(data), data[1:])
     size = max(at_least, (len(text) // _BLOCK + 1) * _BLOCK)
     return text.ljust(size - 1) + b"\n"
 
@@ -97,7 +97,7 @@ def decode_snapshot(text: bytes) -> Snapshot | None:
     """None when it is not whole."""
     found = _SUM(text)
     data = b"{" + text[found.end() :].rstrip() if found else b""
-    if found is None or crc32(data) != int(found[1]):
+    if found is None or crc32(data) != int(found[1], 16):
         return None
     try:
         return _decode(data)
