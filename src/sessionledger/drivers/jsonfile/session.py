@@ -142,7 +142,7 @@ class Session:
         used: tuple[str | None, ...] = ()
         if self._view is not None:
             used = (self._view.snapshot.session.file, self._view.snapshot.state.file)
-            self._remove_older(self._view.files.incarnation)
+            self._remove_others(self._view.files.incarnation)
         for name in os.listdir(self.directory):
             if name.endswith(".tmp") or (name.startswith(("session-", "state-")) and name not in used):
                 (self.directory / name).unlink(missing_ok=True)
@@ -179,7 +179,7 @@ class Session:
             files = Files(self.directory, incarnation, create=True)
             view = self._replay(files, self._base(files))
             if view is not None:
-                self._remove_older(incarnation)
+                self._remove_others(incarnation)
                 return view
             # its first commit was torn
             remove_incarnation(self.directory, incarnation)
@@ -244,16 +244,18 @@ class Session:
         replace_file(self.directory / _CHECKPOINT, encode_snapshot(snapshot), sync=True)
         return snapshot
 
-    def _remove_older(self, incarnation: int) -> None:
-        for older in incarnations(self.directory):
-            if older < incarnation:
-                remove_incarnation(self.directory, older)
+    def _remove_others(self, incarnation: int) -> None:
+        """Of a log that is newer nothing was ever acknowledged."""
+        for other in incarnations(self.directory):
+            if other != incarnation:
+                remove_incarnation(self.directory, other)
 
     def made_again(self) -> None:
         """What was sealed before is of no use any more."""
         if self._view is not None:
             with suppress(OSError):
-                self._remove_older(self._view.files.incarnation)
+                self._remove_others(self._view.files.incarnation)
+                self._marker.unlink(missing_ok=True)
 
     def forget(self) -> None:
         """What is known of the files: the next one looks."""
@@ -276,7 +278,7 @@ class Session:
             self._view = self._replay(Files(self.directory, head.incarnation, create=True), None)
             self._sweep()
         if view is not None:
-            self._remove_older(view.files.incarnation)
+            self._remove_others(view.files.incarnation)
         self._marker.unlink(missing_ok=True)
 
 

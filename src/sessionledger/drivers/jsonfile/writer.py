@@ -105,6 +105,9 @@ class Writing:
         if head is None:
             return decision.outcome
         if decision.created:
+            if head.incarnation > 1:
+                # whoever is stopped between the new log and the end of the old one leaves word of it
+                self._session.mark_for_erasure()
             self._journals.append(Journal(self._session.begin(head.incarnation), None))
         elif not self._journals:
             assert self._view is not None
