@@ -24,6 +24,7 @@ from sessionledger.protocol.decide import (
     hidden_rows,
 )
 from sessionledger.protocol.driver import PROTOCOL_VERSION, DriverInfo, StoreURL
+from sessionledger.protocol.filters import is_asked_for, is_found, is_listed, is_searched, place_of, runs_that_fit
 from sessionledger.protocol.rows import (
     SEALED,
     Change,
@@ -39,7 +40,6 @@ from sessionledger.protocol.rows import (
     Outcome,
     PatchRun,
     PatchSession,
-    Place,
     PutRun,
     PutSwitch,
     RunPage,
@@ -179,8 +179,8 @@ class MemoryDriver:
     async def sessions(self, query: SessionQuery) -> SessionPage:
         await self._turn()
         with self._storage.lock:
-            logs = [log for log in self._storage.logs.values() if _listed(log, query)]
-        logs.sort(key=_place, reverse=not query.reverse)
+            logs = [log for log in self._storage.logs.values() if is_listed(log.head, log.header, query)]
+        logs.sort(key=lambda log: place_of(log.head), reverse=not query.reverse)
         return SessionPage([log.listed() for log in logs[: query.limit]], len(logs) > query.limit)
 
     async def runs(self, query: RunQuery) -> RunPage:
@@ -199,7 +199,7 @@ class MemoryDriver:
             rows.reverse()
         page = rows[: query.limit]
         if query.bodies:
-            page = page[: _fitting(page, query.max_bytes)]
+            page = page[: runs_that_fit(page, query.max_bytes)]
         else:
             page = [replace(row, body="", parts={}) for row in page]
         return RunPage(log.head, page, len(page) < len(rows))
@@ -210,9 +210,9 @@ class MemoryDriver:
             found = [
                 (log.head, revisions[-1])
                 for log in self._storage.logs.values()
-                if _searched(log.head, search)
+                if is_searched(log.head, search)
                 for revisions in log.runs.values()
-                if _found(revisions[-1], search)
+                if is_found(revisions[-1], search)
             ]
         places = {_run_place(head, row): (head, row) for head, row in found}
         after = msgspec.json.decode(search.after, type=tuple[str, int]) if search.after else None
@@ -220,7 +220,7 @@ class MemoryDriver:
         if after is not None:
             order = [place for place in order if (place < after if search.reverse else place > after)]
         page = order[: search.limit]
-        page = page[: _fitting([places[place][1] for place in page], search.max_bytes)]
+        page = page[: runs_that_fit([places[place][1] for place in page], search.max_bytes)]
         rows = [(*places[place], msgspec.json.encode(place).decode()) for place in page]
         return FoundRuns(rows, len(page) < len(order))
 
@@ -245,9 +245,7 @@ class MemoryDriver:
         log = self._storage.logs.get(query.key)
         if log is None:
             return HiddenPage(None, ())
-        rows = [
-            row for row in log.hidden if _overlap(row.positions, query.positions) and _overlap(row.runs, query.runs)
-        ]
+        rows = [row for row in log.hidden if is_asked_for(row, query)]
         return HiddenPage(log.head, rows)
 
     async def switches(self, query: SwitchQuery) -> SwitchPage:
@@ -364,20 +362,6 @@ def _put_messages(log: _Log, rows: Iterable[MessageRow], receipt: RunReceipt) ->
 # reading
 
 
-def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    return one[0] <= other[1] and other[0] <= one[1]
-
-
-def _fitting(rows: Sequence[RunRow], max_bytes: int) -> int:
-    """How many of these runs make a page: up to the one that brings it to its bytes."""
-    size = 0
-    for count, row in enumerate(rows, 1):
-        size += len(row.body) + sum(map(len, row.parts.values()))
-        if size >= max_bytes:
-            return count
-    return len(rows)
-
-
 def _in_ranges(log: _Log, query: MessageQuery) -> Iterable[MessageRow]:
     for first, last in query.ranges:
         low, high = max(0, first - log.base - 1), max(0, min(last - log.base, len(log.messages)))
@@ -390,49 +374,8 @@ def _in_ranges(log: _Log, query: MessageQuery) -> Iterable[MessageRow]:
             yield log.messages[place]
 
 
-def _place(log: _Log) -> Place:
-    return log.head.last_activity_at, log.head.key.session_id
-
-
-def _listed(log: _Log, query: SessionQuery) -> bool:
-    head, header = log.head, log.header
-    return (
-        head.key.namespace == query.namespace
-        and not head.erased
-        and (query.include_deleted or head.deleted_at is None)
-        and query.user_id in (None, head.user_id)
-        and query.agent_id in (None, header.agent_id)
-        and query.kind in (None, header.kind)
-        and query.name in (None, header.name)
-        and (query.active_after is None or head.last_activity_at > query.active_after)
-        and (query.active_before is None or head.last_activity_at < query.active_before)
-        and (query.forked_from is None or (head.fork is not None and head.fork.session_id == query.forked_from))
-        and (query.after is None or (_place(log) > query.after if query.reverse else _place(log) < query.after))
-    )
-
-
-def _searched(head: Head, search: RunSearch) -> bool:
-    return (
-        head.key.namespace == search.namespace
-        and not head.erased
-        and head.deleted_at is None
-        and search.owner in (None, head.user_id)
-    )
-
-
 def _is_plain(row: RunRow, statuses: Sequence[str]) -> bool:
     return row.header.status in statuses and row.revision == 1 and not (row.patch or row.parent_run_id)
-
-
-def _found(row: RunRow, search: RunSearch) -> bool:
-    return (
-        search.run_id in (None, row.run_id)
-        and (search.statuses is None or row.header.status in search.statuses)
-        and search.agent_id in (None, row.agent_id)
-        and search.user_id in (None, row.user_id)
-        and search.parent_run_id in (None, row.parent_run_id)
-        and (search.updated_before is None or row.header.updated_at < search.updated_before)
-    )
 
 
 def _run_place(head: Head, row: RunRow) -> tuple[str, int]:

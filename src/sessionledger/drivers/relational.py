@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from sessionledger.protocol.filters import asks_for_open_alone
 from sessionledger.protocol.rows import OPEN_STATUSES, ForkLink, Head, RunSearch, SessionKey, SessionQuery
 
 __all__ = ["HEAD", "HEADER", "RUN", "head_of", "not_plain", "run_filters", "session_filters"]
@@ -84,7 +85,7 @@ def run_filters(search: RunSearch, after: tuple[int, int] | None) -> tuple[list[
     if after is not None:
         where.append((f"(r.session_key, r.seq) {'<' if search.reverse else '>'} (?, ?)", after))
     conditions = [text for text, _ in where] + ["s.deleted_at IS NULL", "NOT s.erased"]
-    if search.statuses is not None and set(search.statuses) <= set(OPEN_STATUSES):
+    if asks_for_open_alone(search):
         # said again in the words of the partial index, so that it is used
         conditions.append(f"r.status IN ({', '.join(map(repr, OPEN_STATUSES))})")
     order = "DESC" if search.reverse else "ASC"

@@ -18,14 +18,13 @@ from sessionledger.drivers.jsonfile.files import HEAD, Snapshot, View, boot_id, 
 from sessionledger.drivers.jsonfile.lines import BeginLine, decode_line
 from sessionledger.drivers.jsonfile.lock import BusyError
 from sessionledger.drivers.jsonfile.names import directory_name
-from sessionledger.drivers.jsonfile.reader import newest_run, row_of, run_size, runs_from
+from sessionledger.drivers.jsonfile.reader import newest_run, row_of, runs_from
+from sessionledger.protocol.filters import asks_for_open_alone, is_found, is_listed, is_searched, place_of, size_of
 from sessionledger.protocol.rows import (
     FIRST,
     LAST,
-    OPEN_STATUSES,
     FoundRuns,
     Head,
-    Place,
     RunRow,
     RunSearch,
     SessionKey,
@@ -59,9 +58,9 @@ class Listing:
 
     def sessions(self, query: SessionQuery) -> SessionPage:
         found = (
-            (_place(snapshot.head), path, snapshot)
+            (place_of(snapshot.head), path, snapshot)
             for path, snapshot in self._snapshots(query.namespace)
-            if _listed(snapshot, query)
+            if is_listed(snapshot.head, snapshot.session, query)
         )
         choose = nsmallest if query.reverse else nlargest
         chosen = choose(query.limit + 1, found, key=lambda item: item[0])
@@ -123,7 +122,7 @@ class Listing:
             if len(found) == search.limit or size >= search.max_bytes:
                 return FoundRuns(found, True)
             found.append((head, row, _encode((head.key.session_id, row.seq)).decode()))
-            size += run_size(row)
+            size += size_of(row)
         return FoundRuns(found, False)
 
     def _searched(self, search: RunSearch) -> Iterator[tuple[Head, RunRow]]:
@@ -157,7 +156,7 @@ def _next_found(view: View, search: RunSearch, first_seq: int, last_seq: int) ->
     if not _may_have(view.snapshot, search):
         return None
     for number in _candidates(view, search, first_seq, last_seq):
-        if _found(newest_run(view, number, bodies=False), search):
+        if is_found(newest_run(view, number, bodies=False), search):
             return head, newest_run(view, number, bodies=True)
     return None
 
@@ -172,44 +171,7 @@ def _candidates(view: View, search: RunSearch, first_seq: int, last_seq: int) ->
 
 
 def _may_have(snapshot: Snapshot, search: RunSearch) -> bool:
-    head = snapshot.head
-    return (
-        not head.erased
-        and head.deleted_at is None
-        and search.owner in (None, head.user_id)
-        and (search.statuses is None or not set(search.statuses) <= set(OPEN_STATUSES) or snapshot.open_runs > 0)
-    )
-
-
-def _found(row: RunRow, search: RunSearch) -> bool:
-    return (
-        search.run_id in (None, row.run_id)
-        and (search.statuses is None or row.header.status in search.statuses)
-        and search.agent_id in (None, row.agent_id)
-        and search.user_id in (None, row.user_id)
-        and search.parent_run_id in (None, row.parent_run_id)
-        and (search.updated_before is None or row.header.updated_at < search.updated_before)
-    )
-
-
-def _place(head: Head) -> Place:
-    return head.last_activity_at, head.key.session_id
-
-
-def _listed(snapshot: Snapshot, query: SessionQuery) -> bool:
-    head, line = snapshot.head, snapshot.session
-    return (
-        not head.erased
-        and (query.include_deleted or head.deleted_at is None)
-        and query.user_id in (None, head.user_id)
-        and query.agent_id in (None, line.agent_id)
-        and query.kind in (None, line.kind)
-        and query.name in (None, line.name)
-        and (query.active_after is None or head.last_activity_at > query.active_after)
-        and (query.active_before is None or head.last_activity_at < query.active_before)
-        and (query.forked_from is None or (head.fork is not None and head.fork.session_id == query.forked_from))
-        and (query.after is None or (_place(head) > query.after if query.reverse else _place(head) < query.after))
-    )
+    return is_searched(snapshot.head, search) and (snapshot.open_runs > 0 or not asks_for_open_alone(search))
 
 
 def _first_key(directory: Path) -> SessionKey | None:

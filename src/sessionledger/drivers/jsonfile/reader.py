@@ -27,6 +27,7 @@ from sessionledger.drivers.jsonfile.lines import (
     SwitchLine,
     body_of,
 )
+from sessionledger.protocol.filters import is_asked_for, size_of
 from sessionledger.protocol.rows import (
     Body,
     HiddenPage,
@@ -51,7 +52,6 @@ __all__ = [
     "messages",
     "newest_run",
     "row_of",
-    "run_size",
     "runs",
     "runs_from",
     "session_row",
@@ -177,13 +177,9 @@ def runs(view: View, query: RunQuery) -> RunPage:
             if len(found) == query.limit or size >= query.max_bytes:
                 return RunPage(head, found, True)
             row = _run_of(view, changes, bodies=query.bodies)
-            size += run_size(row)
+            size += size_of(row)
             found.append(row)
     return RunPage(head, found, False)
-
-
-def run_size(row: RunRow) -> int:
-    return len(row.body) + sum(map(len, row.parts.values()))
 
 
 def _firsts(view: View, query: RunQuery) -> Iterator[int]:
@@ -284,16 +280,8 @@ def _parts(view: View, patches: Sequence[tuple[int, Record]]) -> dict[str, Body]
 def hidden(view: View, query: HiddenQuery) -> HiddenPage:
     if view.snapshot.head.erased:
         return HiddenPage(view.snapshot.head, ())
-    rows = [
-        row
-        for row in hidden_rows_of(view)
-        if _overlap(row.positions, query.positions) and _overlap(row.runs, query.runs)
-    ]
+    rows = [row for row in hidden_rows_of(view) if is_asked_for(row, query)]
     return HiddenPage(view.snapshot.head, rows)
-
-
-def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    return one[0] <= other[1] and other[0] <= one[1]
 
 
 def hidden_rows_of(view: View) -> tuple[HiddenRow, ...]:

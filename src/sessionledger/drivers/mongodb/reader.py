@@ -22,6 +22,7 @@ from sessionledger.drivers.mongodb.decoding import (
 from sessionledger.drivers.mongodb.heads import HEAD_FIELDS, Heads, LogHead
 from sessionledger.drivers.mongodb.layout import Layout, shard_key
 from sessionledger.errors import UnavailableError
+from sessionledger.protocol.filters import is_asked_for
 from sessionledger.protocol.rows import (
     HiddenPage,
     HiddenQuery,
@@ -134,14 +135,10 @@ def _hidden_rows(documents: Iterable[Mapping[str, Any]], log: LogHead, query: Hi
         rows += hidden_of(document, version)
         for hide_id in shown_of(document):
             rows = [_ended(row, version) if row.hide_id == hide_id else row for row in rows]
-    return [row for row in rows if _overlap(row.positions, query.positions) and _overlap(row.runs, query.runs)]
+    return [row for row in rows if is_asked_for(row, query)]
 
 
 def _ended(row: HiddenRow, version: int) -> HiddenRow:
     if row.revision is not None or row.until is not None:
         return row
     return msgspec.structs.replace(row, until=version)
-
-
-def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    return one[0] <= other[1] and other[0] <= one[1]

@@ -15,13 +15,13 @@ from sessionledger.drivers.mongodb.layout import Layout, shard_key
 from sessionledger.drivers.mongodb.reader import place
 from sessionledger.drivers.mongodb.register import Register, listed_header
 from sessionledger.drivers.mongodb.runs import RunReader, fitting
+from sessionledger.protocol.filters import asks_for_open_alone, has_fields, is_found, is_searched
 from sessionledger.protocol.rows import (
     OPEN_STATUSES,
     FoundRuns,
     Head,
     RunRow,
     RunSearch,
-    SessionHeader,
     SessionKey,
     SessionPage,
     SessionQuery,
@@ -79,7 +79,7 @@ class Search:
                 if row["facts"] < log.facts:
                     log = await self._register.repair(key)
                 header = await self._register.header(log) if log is not None else None
-            if log is None or header is None or not _listed(query, log.head, header):
+            if log is None or header is None or not has_fields(log.head, header, query):
                 continue
             # the order of the list is the register's
             head = msgspec.structs.replace(log.head, last_activity_at=row["active"])
@@ -193,7 +193,9 @@ class Search:
         rows = [(log, run_of(one.row, one.body, one.place[1] - log.base)) for log, one in present]
         current = await self._runs.with_patches(rows, bodies=True)
         return [
-            (log.head, row, one.place) for (log, one), row in zip(present, current, strict=True) if _found(row, search)
+            (log.head, row, one.place)
+            for (log, one), row in zip(present, current, strict=True)
+            if is_found(row, search)
         ]
 
     async def _replaced(self, pairs: Iterable[tuple[LogHead, _Candidate]]) -> set[tuple[str, int, int]]:
@@ -252,19 +254,6 @@ def _session_filter(query: SessionQuery, after: tuple[int, str] | None) -> dict[
     return asked
 
 
-def _listed(query: SessionQuery, head: Head, header: SessionHeader) -> bool:
-    """Whether a session is what its document said: it may have been behind."""
-    return (
-        not head.erased
-        and (query.include_deleted or head.deleted_at is None)
-        and query.user_id in (None, head.user_id)
-        and query.agent_id in (None, header.agent_id)
-        and query.kind in (None, header.kind)
-        and query.name in (None, header.name)
-        and (query.forked_from is None or (head.fork is not None and head.fork.session_id == query.forked_from))
-    )
-
-
 def _run_filter(search: RunSearch) -> dict[str, Any]:
     fields = {"id": search.run_id, "a": search.agent_id, "u": search.user_id, "pa": search.parent_run_id}
     return {name: value for name, value in fields.items() if value is not None}
@@ -294,7 +283,7 @@ def _ended_filter(search: RunSearch) -> dict[str, Any] | None:
 def _lasting_filter(search: RunSearch) -> dict[str, Any]:
     asked: dict[str, Any] = {"ns": search.namespace, **_run_filter(search), "n": {"$exists": True}}
     if search.statuses is not None:
-        if set(search.statuses) <= set(OPEN_STATUSES):
+        if asks_for_open_alone(search):
             asked["open"] = True
         else:
             asked["$and"] = [{"$or": [{"open": True}, {"st": {"$in": list(search.statuses)}}]}]
@@ -336,18 +325,4 @@ def _candidates_in(document: Mapping[str, Any]) -> list[_Candidate]:
 
 
 def _searched(log: LogHead, one: _Candidate, search: RunSearch) -> bool:
-    head = log.head
-    return (
-        head.key.namespace == search.namespace
-        and head.incarnation == one.incarnation
-        and not head.erased
-        and head.deleted_at is None
-        and search.owner in (None, head.user_id)
-        and one.place[1] <= log.n
-    )
-
-
-def _found(row: RunRow, search: RunSearch) -> bool:
-    return (search.statuses is None or row.header.status in search.statuses) and (
-        search.updated_before is None or row.header.updated_at < search.updated_before
-    )
+    return is_searched(log.head, search) and log.head.incarnation == one.incarnation and one.place[1] <= log.n

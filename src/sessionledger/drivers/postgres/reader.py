@@ -12,6 +12,7 @@ import msgspec
 from sessionledger.drivers.postgres.tables import Tables
 from sessionledger.drivers.postgres.values import body_of, counters_of
 from sessionledger.drivers.relational import HEAD, HEADER, RUN, head_of, not_plain, run_filters, session_filters
+from sessionledger.protocol.filters import size_of
 from sessionledger.protocol.rows import (
     FoundRuns,
     Head,
@@ -249,7 +250,7 @@ class Reader:
             if len(found) == search.limit or size >= search.max_bytes:
                 return FoundRuns(found, True)
             run = _run_of(row["run"], bodies=True)
-            size += _size(run)
+            size += size_of(run)
             place = msgspec.json.encode((row[0], run.seq)).decode()
             found.append((head_of(row, SessionKey(search.namespace, row["session_id"])), run, place))
         return FoundRuns(found, size >= search.max_bytes)
@@ -307,14 +308,10 @@ def _page(rows: Sequence[Any], query: RunQuery) -> tuple[list[RunRow], bool]:
             return found, True
         run = _run_of(row, bodies=query.bodies)
         if query.bodies:
-            size += _size(run)
+            size += size_of(run)
         found.append(run)
     # the statement ends where bodies, measured roughly, reach the bound
     return found, query.bodies and size >= query.max_bytes
-
-
-def _size(run: RunRow) -> int:
-    return len(run.body) + sum(map(len, run.parts.values()))
 
 
 def _run_of(row: Sequence[Any], *, bodies: bool) -> RunRow:

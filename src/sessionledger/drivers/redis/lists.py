@@ -13,13 +13,12 @@ from sessionledger.drivers.redis.reader import Reader
 from sessionledger.drivers.redis.scripts import script
 from sessionledger.drivers.redis.servers import Request, Servers
 from sessionledger.drivers.redis.values import LISTED, listed_of
+from sessionledger.protocol.filters import asks_for_open_alone, is_found, is_listed, is_searched, place_of
 from sessionledger.protocol.rows import (
     FIRST,
     LAST,
-    OPEN_STATUSES,
     FoundRuns,
     Head,
-    Place,
     RunQuery,
     RunRow,
     RunSearch,
@@ -61,13 +60,13 @@ class Lists:
             stale = [
                 (member, score, row.head.last_activity_at)
                 for row, (member, score) in zip(found, entries, strict=True)
-                if row is not None and _is_listed(row, query) and row.head.last_activity_at != score
+                if row is not None and _is_of_list(row, query) and row.head.last_activity_at != score
             ]
             if repair and stale:
                 await self._mend(servers, _list_of(self._keys, query), stale)
                 return None
             for row in found:
-                if row is None or not _matches(row, query) or not _in_bounds(row, query):
+                if row is None or not is_listed(row.head, row.header, query):
                     continue
                 if len(rows) == query.limit:
                     return SessionPage(rows, True)
@@ -118,9 +117,9 @@ class Lists:
     async def _forks(self, servers: Servers, query: SessionQuery, parent: str) -> SessionPage:
         name = self._keys.forks(query.namespace, parent)
         (members,) = await _ask(servers, [Request(name, ("ZRANGE", name, 0, -1))])
-        rows = [row for row in await self._heads(servers, query.namespace, members) if row and _matches(row, query)]
-        rows = [row for row in rows if _in_bounds(row, query)]
-        rows.sort(key=_place, reverse=not query.reverse)
+        found = await self._heads(servers, query.namespace, members)
+        rows = [row for row in found if row is not None and is_listed(row.head, row.header, query)]
+        rows.sort(key=lambda row: place_of(row.head), reverse=not query.reverse)
         return SessionPage(rows[: query.limit], len(rows) > query.limit)
 
     # runs
@@ -170,7 +169,7 @@ class Lists:
             command = ("ZRANGEBYLEX", name, b"[" + begin, b"(" + begin + b"\xff")
             (notes,) = await _ask(servers, [Request(name, command)])
             return [note[len(begin) :] for note in notes]
-        if _open_alone(search):
+        if asks_for_open_alone(search):
             name = self._keys.open_runs(search.namespace)
             (notes,) = await _ask(servers, [Request(name, ("ZRANGE", name, 0, -1))])
             return [_session_of_open(note) for note in notes]
@@ -209,7 +208,7 @@ class Lists:
         if after is not None and after[:2] == (key.session_id, incarnation):
             first, last = (first, after[2] - 1) if search.reverse else (after[2] + 1, last)
         run_ids: list[str | None] = [search.run_id]
-        if search.run_id is None and _open_alone(search):
+        if search.run_id is None and asks_for_open_alone(search):
             run_ids = list(await self._open_in(servers, key, incarnation))
         found: list[tuple[Head, RunRow]] = []
         for run_id in run_ids:
@@ -230,10 +229,10 @@ class Lists:
         while True:
             page = await self._reader.runs(servers, query, newest=True)
             head = page.head
-            if head is None or head.incarnation != incarnation or not _searched(head, search):
+            if head is None or head.incarnation != incarnation or not is_searched(head, search):
                 return
             for row in page.rows:
-                if _found(row, search):
+                if is_found(row, search):
                     yield head, row
             if not page.more:
                 return
@@ -266,13 +265,9 @@ def _list_of(keys: Keys, query: SessionQuery) -> str:
     return lists_of(keys, SessionKey(query.namespace, ""), query.user_id)[-1]
 
 
-def _is_listed(row: SessionRow, query: SessionQuery) -> bool:
+def _is_of_list(row: SessionRow, query: SessionQuery) -> bool:
     """Whether it is one of the list's; a user that was guessed wrong may have got an entry of another's session."""
     return query.user_id in (None, row.head.user_id)
-
-
-def _place(row: SessionRow) -> Place:
-    return row.head.last_activity_at, row.head.key.session_id
 
 
 def _is_behind(entry: tuple[bytes, int], query: SessionQuery) -> bool:
@@ -282,45 +277,6 @@ def _is_behind(entry: tuple[bytes, int], query: SessionQuery) -> bool:
     return place > query.after if query.reverse else place < query.after
 
 
-def _in_bounds(row: SessionRow, query: SessionQuery) -> bool:
-    active = row.head.last_activity_at
-    if query.active_after is not None and active <= query.active_after:
-        return False
-    if query.active_before is not None and active >= query.active_before:
-        return False
-    return query.after is None or (_place(row) > query.after if query.reverse else _place(row) < query.after)
-
-
-def _matches(row: SessionRow, query: SessionQuery) -> bool:
-    head, header = row.head, row.header
-    return (
-        (query.include_deleted or head.deleted_at is None)
-        and query.user_id in (None, head.user_id)
-        and query.agent_id in (None, header.agent_id)
-        and query.kind in (None, header.kind)
-        and query.name in (None, header.name)
-    )
-
-
-def _open_alone(search: RunSearch) -> bool:
-    return search.statuses is not None and set(search.statuses) <= set(OPEN_STATUSES)
-
-
 def _session_of_open(note: bytes) -> bytes:
     """The session's member is all before the second NUL."""
     return b"\0".join(note.split(b"\0", 2)[:2])
-
-
-def _searched(head: Head, search: RunSearch) -> bool:
-    return not head.erased and head.deleted_at is None and search.owner in (None, head.user_id)
-
-
-def _found(row: RunRow, search: RunSearch) -> bool:
-    return (
-        search.run_id in (None, row.run_id)
-        and (search.statuses is None or row.header.status in search.statuses)
-        and search.agent_id in (None, row.agent_id)
-        and search.user_id in (None, row.user_id)
-        and search.parent_run_id in (None, row.parent_run_id)
-        and (search.updated_before is None or row.header.updated_at < search.updated_before)
-    )

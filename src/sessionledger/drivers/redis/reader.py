@@ -20,6 +20,7 @@ from sessionledger.drivers.redis.values import (
     short_id,
     switch_of,
 )
+from sessionledger.protocol.filters import is_asked_for
 from sessionledger.protocol.rows import (
     Head,
     HiddenPage,
@@ -107,7 +108,7 @@ class Reader:
         if not rest:
             return HiddenPage(head, ())
         found = [hidden_of(value, ends) for value, ends in zip(rest[0][::2], rest[0][1::2], strict=True)]
-        rows = [row for row in found if _overlap(row.positions, query.positions) and _overlap(row.runs, query.runs)]
+        rows = [row for row in found if is_asked_for(row, query)]
         return HiddenPage(head, rows)
 
     async def switches(self, servers: Servers, query: SwitchQuery) -> SwitchPage:
@@ -137,10 +138,6 @@ def _of_switches(names: SessionKeys) -> list[str]:
 
 def _marked(value: str | None) -> str:
     return "" if value is None else f"={value}"
-
-
-def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    return one[0] <= other[1] and other[0] <= one[1]
 
 
 def _message_page(head: Head | None, page: Sequence[Any], names: Sequence[Any], query: MessageQuery) -> MessagePage:

@@ -13,6 +13,7 @@ import msgspec
 from sessionledger.drivers.relational import HEAD, HEADER, RUN, head_of, not_plain, run_filters, session_filters
 from sessionledger.drivers.statements import load_statements
 from sessionledger.errors import DecodeError
+from sessionledger.protocol.filters import size_of
 from sessionledger.protocol.rows import (
     Body,
     FoundRuns,
@@ -234,13 +235,9 @@ def _runs(db: sqlite3.Connection, key: int, query: RunQuery) -> tuple[list[RunRo
         if len(found) == query.limit or size >= query.max_bytes:
             return found, True
         run = _run_of(db, key, row, bodies=True)
-        size += _size(run)
+        size += size_of(run)
         found.append(run)
     return found, False
-
-
-def _size(run: RunRow) -> int:
-    return len(run.body) + sum(map(len, run.parts.values())) if run.parts else len(run.body)
 
 
 def _run_of(db: sqlite3.Connection, key: int, row: Sequence[Any], *, bodies: bool) -> RunRow:
@@ -290,7 +287,7 @@ def _find(db: sqlite3.Connection, search: RunSearch, sql: str, values: Sequence[
         # bodies are read one by one: most searches sort, which would read those of all runs that match
         body = bodies.execute(SQL["run_body"], (key, seq, row[1])).fetchone()
         run = _run_of(db, key, (*row[:19], *body), bodies=True)
-        size += _size(run)
+        size += size_of(run)
         found.append((head_of(row[20:], SessionKey(search.namespace, row[19])), run, f"[{key},{seq}]"))
     return FoundRuns(found, False)
 

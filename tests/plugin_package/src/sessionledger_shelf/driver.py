@@ -12,6 +12,7 @@ import msgspec
 
 from sessionledger.errors import DecodeError, DriverError, UnavailableError
 from sessionledger.protocol.driver import PROTOCOL_VERSION, DriverInfo, StoreURL
+from sessionledger.protocol.filters import is_asked_for, is_found, is_listed, is_searched, place_of, size_of
 from sessionledger.protocol.rows import (
     Commit,
     FoundRuns,
@@ -105,8 +106,8 @@ class ShelfDriver:
         return SessionRow(book.head, book.header, book.state if state else None, book.counters)
 
     async def sessions(self, query: SessionQuery) -> SessionPage:
-        books = [book for book in await self._work(self._shelf.books) if _listed(book, query)]
-        books.sort(key=_place, reverse=not query.reverse)
+        books = [book for book in await self._work(self._shelf.books) if is_listed(book.head, book.header, query)]
+        books.sort(key=lambda book: place_of(book.head), reverse=not query.reverse)
         rows = [SessionRow(book.head, book.header, None, {}) for book in books[: query.limit]]
         return SessionPage(rows, len(books) > query.limit)
 
@@ -120,7 +121,7 @@ class ShelfDriver:
         rows.sort(key=lambda row: (row.seq, row.revision), reverse=query.reverse)
         if not query.bodies:
             rows = [msgspec.structs.replace(row, body="", parts={}) for row in rows]
-        page, more = _page(rows, query.limit, query.max_bytes, _run_size)
+        page, more = _page(rows, query.limit, query.max_bytes, size_of)
         return RunPage(book.head, page, more)
 
     async def find_runs(self, search: RunSearch) -> FoundRuns:
@@ -130,13 +131,13 @@ class ShelfDriver:
             found += [
                 (msgspec.json.encode((book.head.key.session_id, row.seq)).decode(), book, row)
                 for row in newest.values()
-                if _found(book, row, search)
+                if is_searched(book.head, search) and is_found(row, search)
             ]
         found.sort(key=lambda item: (item[1].head.key.session_id, item[2].seq), reverse=search.reverse)
         places = [place for place, _, _ in found]
         if search.after is not None:
             found = found[places.index(search.after) + 1 :] if search.after in places else []
-        page, more = _page(found, search.limit, search.max_bytes, lambda item: _run_size(item[2]))
+        page, more = _page(found, search.limit, search.max_bytes, lambda item: size_of(item[2]))
         return FoundRuns([(book.head, row, place) for place, book, row in page], more)
 
     async def messages(self, query: MessageQuery) -> MessagePage:
@@ -152,7 +153,7 @@ class ShelfDriver:
         if book is None or book.head.erased:
             return HiddenPage(book.head if book else None, ())
         rows = book.hidden
-        found = [row for row in rows if _overlap(row.positions, query.positions) and _overlap(row.runs, query.runs)]
+        found = [row for row in rows if is_asked_for(row, query)]
         return HiddenPage(book.head, found)
 
     async def switches(self, query: SwitchQuery) -> SwitchPage:
@@ -175,54 +176,9 @@ def _page(rows: Sequence[T], limit: int, max_bytes: int, size_of: Callable[[T], 
     return page, False
 
 
-def _run_size(row: RunRow) -> int:
-    return len(row.body) + sum(len(part) for part in row.parts.values())
-
-
 def _in_ranges(book: Book, query: MessageQuery) -> Iterable[MessageRow]:
     for first, last in query.ranges:
         rows = [row for row in book.messages if first <= row.position <= last]
         if query.message_id is not None:
             rows = [row for row in rows if row.message_id == query.message_id]
         yield from reversed(rows) if query.reverse else rows
-
-
-def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    return one[0] <= other[1] and other[0] <= one[1]
-
-
-def _place(book: Book) -> tuple[int, str]:
-    return book.head.last_activity_at, book.head.key.session_id
-
-
-def _listed(book: Book, query: SessionQuery) -> bool:
-    head, header, place = book.head, book.header, _place(book)
-    return (
-        head.key.namespace == query.namespace
-        and not head.erased
-        and (query.include_deleted or head.deleted_at is None)
-        and query.user_id in (None, head.user_id)
-        and query.agent_id in (None, header.agent_id)
-        and query.kind in (None, header.kind)
-        and query.name in (None, header.name)
-        and (query.active_after is None or head.last_activity_at > query.active_after)
-        and (query.active_before is None or head.last_activity_at < query.active_before)
-        and (query.forked_from is None or (head.fork is not None and head.fork.session_id == query.forked_from))
-        and (query.after is None or (place > query.after if query.reverse else place < query.after))
-    )
-
-
-def _found(book: Book, row: RunRow, search: RunSearch) -> bool:
-    head = book.head
-    return (
-        head.key.namespace == search.namespace
-        and not head.erased
-        and head.deleted_at is None
-        and search.owner in (None, head.user_id)
-        and search.run_id in (None, row.run_id)
-        and (search.statuses is None or row.header.status in search.statuses)
-        and search.agent_id in (None, row.agent_id)
-        and search.user_id in (None, row.user_id)
-        and search.parent_run_id in (None, row.parent_run_id)
-        and (search.updated_before is None or row.header.updated_at < search.updated_before)
-    )
