@@ -18,7 +18,7 @@ def sync_file(descriptor: int) -> None:
     if _FULL_SYNC is None:
         os.fsync(descriptor)
         return
-    import fcntl  # noqa: PLC0415
+    import fcntl  # noqa: PLC0415 - Windows has none
 
     fcntl.fcntl(descriptor, _FULL_SYNC)
 

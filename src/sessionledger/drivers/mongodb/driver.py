@@ -108,7 +108,7 @@ class MongoDriver:
         name="mongodb",
         schemes=("mongodb", "mongodb+srv", "mongodb+motor", "mongodb+pymongo"),
         protocol_version=PROTOCOL_VERSION,
-        durabilities=(Durability.DISK, Durability.MAJORITY, Durability.INTERVAL, Durability.MEMORY),
+        durabilities=(Durability.DISK, Durability.MAJORITY, Durability.INTERVAL),
         writers=_WRITERS,
         max_group=_MAX_GROUP,
         reads_ahead=True,

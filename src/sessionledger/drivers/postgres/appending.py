@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import asyncpg
+from msgspec.structs import astuple
 
 from sessionledger.drivers.postgres.errors import concerns_one
 from sessionledger.drivers.postgres.values import (
@@ -16,7 +17,7 @@ from sessionledger.drivers.postgres.values import (
     json_of_counters,
     message_values,
 )
-from sessionledger.drivers.relational import head_of
+from sessionledger.drivers.relational import head_of, run_values
 from sessionledger.protocol.plain import add_up, chain_outcomes, plain_chains, put_of
 from sessionledger.protocol.rows import OPEN_STATUSES, Commit, Committed, PutRun, SessionKey
 
@@ -129,23 +130,7 @@ def _arrays(
 
 
 def _run_values(put: PutRun) -> tuple[Any, ...]:
-    header = put.header
-    return (
-        put.run_id,
-        put.digest,
-        put.user_id,
-        put.agent_id,
-        put.parent_run_id,
-        put.model,
-        put.created_at,
-        header.status,
-        header.updated_at,
-        header.finished_at,
-        header.input_tokens,
-        header.output_tokens,
-        header.has_summary,
-        *columns_of_body(put.body),
-    )
+    return (put.run_id, *run_values(put), *astuple(put.header), *columns_of_body(put.body))
 
 
 def _added_values(chain: _Chain, messages: int) -> tuple[Any, ...]:

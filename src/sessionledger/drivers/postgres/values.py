@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from sessionledger.protocol.rows import Body, MessageRow, SessionHeader
 
@@ -52,15 +53,7 @@ def _unescaped(name: str) -> str:
 
 
 def header_values(header: SessionHeader) -> tuple[Any, ...]:
-    return (
-        header.kind,
-        header.agent_id,
-        header.current_agent,
-        header.name,
-        header.parent_session_id,
-        header.updated_at,
-        *columns_of_body(header.body),
-    )
+    return (*astuple(header)[:-1], *columns_of_body(header.body))
 
 
 def message_values(row: MessageRow) -> tuple[Any, ...]:

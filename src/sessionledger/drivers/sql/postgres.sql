@@ -52,8 +52,8 @@ run AS (
 part AS (
   INSERT INTO {run_parts} SELECT session_key, seq, 1, '', body, packed FROM placed WHERE open),
 said AS (
-  INSERT INTO {message_rows} SELECT p.session_key, p.behind + m.nth, p.seq, 1, m.nth - 1, coalesce(length(m.body::text), length(m.packed)),
-    m.created_at, m.message_id, m.body, m.packed
+  INSERT INTO {message_rows} SELECT p.session_key, p.behind + m.nth, p.seq, m.created_at, 1, m.nth - 1,
+    coalesce(length(m.body::text), length(m.packed)), m.message_id, m.body, coalesce(m.packed, '')
   FROM unnest($42::int[], $43::int[], $44::bigint[], $45::text[], $46::json[], $47::bytea[])
     AS m (item, nth, created_at, message_id, body, packed) JOIN placed p USING (item))
 SELECT chain, s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
@@ -105,8 +105,8 @@ run AS (
 part AS (
   INSERT INTO {run_parts} SELECT session_key, seq, 1, '', body, packed FROM placed WHERE open),
 said AS (
-  INSERT INTO {message_rows} SELECT p.session_key, p.behind + m.nth, p.seq, 1, m.nth - 1, coalesce(length(m.body::text), length(m.packed)),
-    m.created_at, m.message_id, m.body, m.packed
+  INSERT INTO {message_rows} SELECT p.session_key, p.behind + m.nth, p.seq, m.created_at, 1, m.nth - 1,
+    coalesce(length(m.body::text), length(m.packed)), m.message_id, m.body, coalesce(m.packed, '')
   FROM unnest($31::int[], $32::int[], $33::bigint[], $34::text[], $35::json[], $36::bytea[])
     AS m (item, nth, created_at, message_id, body, packed) JOIN placed p USING (item))
 SELECT s.chain, s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
@@ -135,8 +135,8 @@ run AS (
   INSERT INTO {runs} SELECT h.session_key, h.run_count, 1, $8, h.version, 0, $9, $10, $11, $12, $13, $14,
     h.message_count - $4 + 1, h.message_count, $15, $16, $17, $18, $19, $20, $21, $22 FROM head h),
 said AS (
-  INSERT INTO {message_rows} SELECT h.session_key, h.message_count - $4 + m.nth, h.run_count, 1, m.nth - 1,
-    coalesce(length(m.body::text), length(m.packed)), m.created_at, m.message_id, m.body, m.packed
+  INSERT INTO {message_rows} SELECT h.session_key, h.message_count - $4 + m.nth, h.run_count, m.created_at, 1, m.nth - 1,
+    coalesce(length(m.body::text), length(m.packed)), m.message_id, m.body, coalesce(m.packed, '')
   FROM head h, unnest($23::bigint[], $24::text[], $25::json[], $26::bytea[])
     WITH ORDINALITY AS m (created_at, message_id, body, packed, nth))
 SELECT 0, s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
@@ -205,8 +205,8 @@ WITH grown AS (
 INSERT INTO {segments} SELECT $1, $2, $3, $4, $5 WHERE NOT EXISTS (SELECT FROM grown)
 
 -- insert_messages
-INSERT INTO {message_rows} SELECT $1, $4 + m.nth, $2, $3, m.run_index, coalesce(length(m.body::text), length(m.packed)), m.created_at,
-  m.message_id, m.body, m.packed
+INSERT INTO {message_rows} SELECT $1, $4 + m.nth, $2, m.created_at, $3, m.run_index, coalesce(length(m.body::text), length(m.packed)),
+  m.message_id, m.body, coalesce(m.packed, '')
 FROM unnest($5::int[], $6::bigint[], $7::text[], $8::json[], $9::bytea[])
   WITH ORDINALITY AS m (run_index, created_at, message_id, body, packed, nth)
 
