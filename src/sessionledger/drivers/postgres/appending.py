@@ -47,7 +47,8 @@ class _Chain(NamedTuple):
 
 class Appender:
     def __init__(self, statements: Mapping[str, str]) -> None:
-        self._any, self._known, self._one = (statements[name] for name in ("append", "append_known", "append_one"))
+        self._any, self._known = statements["append"], statements["append_known"]
+        self._each, self._one = statements["append_each"], statements["append_one"]
         self._seen: dict[SessionKey, _Known] = {}
 
     async def append(self, db: asyncpg.Connection, commits: Sequence[Commit]) -> list[Committed | None]:
@@ -83,10 +84,14 @@ class Appender:
         try:
             if not all([chain.known for chain in chains]):
                 rows = await db.fetch(self._any, *_arrays(chains, _new_values, 21))
-            elif len(chains) == 1 and len(chains[0].puts) == 1 and chains[0].puts[0].header.status not in OPEN_STATUSES:
+            elif not all(
+                [len(chain.puts) == 1 and chain.puts[0].header.status not in OPEN_STATUSES for chain in chains]
+            ):
+                rows = await db.fetch(self._known, *_arrays(chains, _known_values, 10))
+            elif len(chains) == 1:
                 rows = await db.fetch(self._one, *_values(chains[0]))
             else:
-                rows = await db.fetch(self._known, *_arrays(chains, _known_values, 10))
+                rows = await db.fetch(self._each, *_values_of_each(chains))
         except asyncpg.PostgresError as error:
             if not concerns_one(error):
                 raise
@@ -111,6 +116,19 @@ def _values(chain: _Chain) -> list[Any]:
     session = (known.session_key, known.version, commit.owner, len(put.messages), commit.at)
     counters = (json_of_counters(chain.added), json_of_counters(_after(chain)))
     return [*session, *counters, *_run_values(put), *columns([message_values(row) for row in put.messages], 4)]
+
+
+def _values_of_each(chains: Sequence[_Chain]) -> list[Any]:
+    items: list[tuple[Any, ...]] = []
+    messages: list[tuple[Any, ...]] = []
+    for number, chain in enumerate(chains):
+        commit, put, known = chain.commits[0], chain.puts[0], chain.known
+        assert known is not None
+        session = (number, known.session_key, known.version, commit.owner, len(put.messages), len(messages), commit.at)
+        counters = (json_of_counters(chain.added), json_of_counters(_after(chain)))
+        items.append((*session, *counters, *_run_values(put)))
+        messages += [(number, *message_values(row)) for row in put.messages]
+    return [*columns(items, 24), *columns(messages, 5)]
 
 
 def _arrays(

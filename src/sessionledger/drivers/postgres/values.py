@@ -61,5 +61,10 @@ def message_values(row: MessageRow) -> tuple[Any, ...]:
 
 
 def columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    """The rows turned round; `width` says how many columns no rows have."""
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+    """The rows turned round; `width` says how many columns no rows have.
+
+    A column of nothing but NULL is empty, which unnest fills up: asyncpg looks at each value for a long time.
+    """
+    if not rows:
+        return [[] for _ in range(width)]
+    return [[] if column.count(None) == len(column) else list(column) for column in zip(*rows, strict=True)]
