@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import anyio
+import pytest
 from anyio.lowlevel import checkpoint
 
 from sessionledger.protocol.driver import Driver
@@ -86,9 +87,10 @@ class GroupTests(Bench):
         assert [row.run_id for row in await all_runs(driver, key("b"))] == ["r1"]
         assert await driver.session(key("missing"), state=False) is None
 
-    async def test_one_run_in_each_of_many_sessions_is_judged_alone(self, driver: Driver) -> None:
+    @pytest.mark.parametrize("status", ["completed", "running"])
+    async def test_one_run_in_each_of_many_sessions_is_judged_alone(self, driver: Driver, status: str) -> None:
         """Sessions that the driver has just written, of which it may remember something."""
-        names = ["plain", "replayed", "conflict", "owned", "deleted", "open", "last"]
+        names = ["plain", "replayed", "conflict", "owned", "deleted", "other", "last"]
         names = names[: driver.info.max_group]
         await send_group(driver, [commit(put("r1", 2, counters={"a": 1}), session_id=name) for name in names])
         await send(driver, SetDeleted(1), session_id="deleted")
@@ -98,7 +100,7 @@ class GroupTests(Bench):
             commit(put("r1", 1, digest=digest_of("other")), session_id="conflict"),
             commit(put("r2", 1), session_id="owned", owner="somebody"),
             commit(put("r2", 1), session_id="deleted"),
-            commit(put("r2", 3, status="running"), session_id="open"),
+            commit(put("r2", 3, status=status), session_id="other"),
             commit(put("r2", 0, counters={"a": -1}), session_id="last"),
         ][: len(names)]
         outcomes = await send_group(driver, group)
@@ -106,7 +108,7 @@ class GroupTests(Bench):
         assert said(outcomes) == expected[: len(names)]
         for name in names:
             rows = [(row.position, row.run_seq, row.index) for row in await all_messages(driver, key(name))]
-            added = {"plain": [(3, 2, 0)], "open": [(3, 2, 0), (4, 2, 1), (5, 2, 2)]}.get(name, [])
+            added = {"plain": [(3, 2, 0)], "other": [(3, 2, 0), (4, 2, 1), (5, 2, 2)]}.get(name, [])
             assert rows == [(1, 1, 0), (2, 1, 1), *added], name
         for name, counters in {"plain": {"a": 3, "b": 1}, "replayed": {"a": 1}, "last": {}}.items():
             if name in names:
