@@ -70,18 +70,21 @@ LEFT JOIN LATERAL (
       SELECT run_id FROM {runs} WHERE session_key = s.session_key AND seq = d.seq AND revision = 1 LIMIT 1) AS n
   ) AS named) AS r ON true
 """
-_ARRAYS = """
-  SELECT array_agg(message_id), array_agg(created_at), array_agg(%s), array_agg(run_index), array_agg(position),
-    array_agg(run_seq) AS seqs, array_agg(revision), bool_and(body IS NOT NULL AND size <= $4 / $3),
-    min(run_seq) AS low, max(run_seq) AS high"""
-#: A page is one row behind its head, with an array for each column. This one leaves out bodies that are larger than
-#: their share of the page, or packed, and says so: then the other statement is needed, which adds up what they come to.
+_LARGE_BODY = 16_384  #: from how many characters on bodies are added up before they are gathered
+_ARRAYS = f"""
+  SELECT array_agg(message_id), array_agg(created_at), %s, array_agg(run_index), array_agg(position),
+    array_agg(run_seq) AS seqs, array_agg(revision),
+    bool_and(body IS NOT NULL AND size < {_LARGE_BODY}) AND sum(size) < $4, min(run_seq) AS low, max(run_seq) AS high"""
+#: A page is one row behind its head, with an array for each column. This one has all bodies or, where they come to too
+#: much or some are packed, not all: it says so. Then the other statement is needed, which adds up as it goes.
+_SMALL_BODIES = f"CASE WHEN sum(size) < $4 THEN array_agg(CASE WHEN size < {_LARGE_BODY} THEN body END) END"
 _SMALL = f"""
-SELECT {HEAD}, m.*, r.* FROM {{sessions}} s LEFT JOIN LATERAL ({_ARRAYS % "CASE WHEN size <= $4 / $3 THEN body END"}
+SELECT {HEAD}, m.*, r.* FROM {{sessions}} s LEFT JOIN LATERAL ({_ARRAYS % _SMALL_BODIES}
   FROM (%s) AS page) AS m ON true {_RUN_IDS} {_THIS}
 """
 _LARGE = f"""
-SELECT {HEAD}, m.*, r.* FROM {{sessions}} s LEFT JOIN LATERAL ({_ARRAYS % "body"}, array_agg(packed), sum(size)
+SELECT {HEAD}, m.*, r.* FROM {{sessions}} s LEFT JOIN LATERAL ({_ARRAYS % "array_agg(body)"},
+    array_agg(packed), sum(size)
   FROM (SELECT *, sum(size) OVER (ROWS UNBOUNDED PRECEDING) - size AS before FROM (%s) AS page) AS bounded
   WHERE before < $4) AS m ON true {_RUN_IDS} {_THIS}
 """
