@@ -183,11 +183,20 @@ async def test_a_server_that_is_down_is_told_in_time(client: str) -> None:
         await driver.open()
 
 
+async def prepared(server: MongoServer) -> str:
+    """The URL of a database with the store's collections. To make them takes a busy machine longer than the timeouts
+    of the tests that follow, which are of calls to a server that is not there.
+    """
+    url = server.fresh_url()
+    await (await opened(url)).close()
+    return url
+
+
 @CLIENTS
 async def test_a_server_that_stops_and_starts_again(client: str) -> None:
     with MongoServer() as server:
-        url = f"{server.fresh_url()}?serverSelectionTimeoutMS=500"
-        async with Store.on(driver_of(url, client=client), timeout=5) as store:
+        driver = driver_of(await prepared(server), client=client, serverSelectionTimeoutMS="500")
+        async with Store.on(driver, timeout=10) as store:
             await store.append(turn("r1"))
             server.process.kill()
             with anyio.fail_after(20), pytest.raises((UnavailableError, OutcomeUnknownError, DriverTimeoutError)):
@@ -201,13 +210,14 @@ async def test_a_server_that_stops_and_starts_again(client: str) -> None:
 @CLIENTS
 async def test_a_server_that_is_silent_ends_in_a_timeout(client: str) -> None:
     with MongoServer() as server:
-        async with Store.on(driver_of(server.fresh_url(), client=client, socketTimeoutMS="3000"), timeout=1) as store:
+        driver = driver_of(await prepared(server), client=client, socketTimeoutMS="9000")
+        async with Store.on(driver, timeout=3) as store:
             await store.append(turn("r1"))
             server.process.pause()
             try:
-                with anyio.fail_after(5), pytest.raises(DriverTimeoutError):
+                with anyio.fail_after(7), pytest.raises(DriverTimeoutError):
                     await store.append(turn("r2"))
-                with anyio.fail_after(5), pytest.raises((DriverTimeoutError, UnavailableError)):
+                with anyio.fail_after(7), pytest.raises((DriverTimeoutError, UnavailableError)):
                     await store.messages("s").collect()
             finally:
                 server.process.resume()
