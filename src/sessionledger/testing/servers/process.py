@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["Process", "ServerError", "free_port", "make_directory", "unprivileged_user"]
+__all__ = ["Process", "ServerError", "free_port", "listens", "make_directory", "unprivileged_user"]
 
 _LAST_LINES = 12  #: of a log, that an error shows
 _PROC = Path("/proc")
@@ -32,6 +32,15 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def listens(port: int) -> bool:
+    """Whether somebody takes connections there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def unprivileged_user() -> str | None:
