@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import importlib
 import inspect
 import pkgutil
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,11 +33,12 @@ from sessionledger.errors import (
     UnavailableError,
 )
 from sessionledger.protocol.driver import Driver
+from sessionledger.protocol.rows import MessageQuery
 from sessionledger.records import Durability
 from sessionledger.registry import parse_url
 from sessionledger.store import Store
 from sessionledger.testing.builders import turn
-from sessionledger.testing.rows import all_messages, commit, put, send
+from sessionledger.testing.rows import all_messages, commit, key, put, send
 from sessionledger.testing.servers import MongoServer
 
 pytestmark = pytest.mark.anyio
@@ -224,6 +228,36 @@ async def test_a_server_that_is_silent_ends_in_a_timeout(client: str) -> None:
             await anyio.sleep(0.5)
             assert (await store.append(turn("r2"))).run_seq == 2
             assert (await store.append(turn("r3"))).run_seq == 3
+
+
+@CLIENTS
+async def test_a_read_that_is_cancelled_while_it_connects_leaves_no_socket(
+    url: str, client: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = await opened(url, client=client)
+    loop = asyncio.get_running_loop()
+    connect, connecting = loop.sock_connect, asyncio.Event()
+
+    async def slow(*arguments: Any) -> None:
+        connecting.set()
+        await asyncio.sleep(0.1)
+        await connect(*arguments)
+
+    monkeypatch.setattr(loop, "sock_connect", slow)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        async with anyio.create_task_group() as group:
+            # more than there are connections
+            for _ in range(5):
+                group.start_soon(driver.messages, MessageQuery(key(), ((1, 10),), 10, 1_000_000))
+            with anyio.move_on_after(1):
+                await connecting.wait()
+            group.cancel_scope.cancel()
+        await asyncio.sleep(0.3)
+        gc.collect()
+    assert [str(one.message) for one in told if issubclass(one.category, ResourceWarning)] == []
+    assert await all_messages(driver) == []
+    await driver.close()
 
 
 async def test_a_full_disk_is_told(url: str) -> None:
