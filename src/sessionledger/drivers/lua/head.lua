@@ -22,17 +22,6 @@ local function bases_of(head)
   return fork[3], fork[4]
 end
 
--- Append what comes behind the number `last`.
-local function push(prefix, last, values)
-  local done = 0
-  while done < #values do
-    local segment = math.floor((last + done) / SEGMENT)
-    local room = math.min(#values - done, (segment + 1) * SEGMENT - last - done, 1000)
-    redis.call('RPUSH', prefix .. string.format('%.0f', segment), unpack(values, done + 1, done + room))
-    done = done + room
-  end
-end
-
 -- Those from one number to another, which are in one segment.
 local function range(prefix, base, first, last)
   local segment = math.floor((first - 1) / SEGMENT)

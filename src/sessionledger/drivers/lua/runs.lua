@@ -1,6 +1,6 @@
 -- A page of a session's runs, with all their revisions.
 --
--- KEYS  head, what the keys of runs begin with, run_ids, revisions, changed, patches
+-- KEYS  head, what the keys of runs begin with, ids, revisions, changed, patches
 -- ARGV  incarnation, limit, bytes at most, with bodies? ('1'), reverse? ('1'), run id ('' or '=' .. id), first and last
 --       seq, newest revisions alone? ('1'), then the kinds of plain runs, which are left out
 --

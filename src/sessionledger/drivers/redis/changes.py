@@ -17,7 +17,6 @@ from sessionledger.drivers.redis.values import (
     message_value,
     patches_value,
     record_value,
-    seq_mark,
     short_id,
     stored_body,
     switch_value,
@@ -150,11 +149,10 @@ def _seal(commands: Commands, names: SessionKeys, head: Head, before: Head) -> N
 
 
 def _put_run(commands: Commands, names: SessionKeys, put: PutRun, receipt: RunReceipt) -> None:
-    record = record_value(put, receipt)
+    record = record_value(put, receipt.run_seq, receipt.version, receipt.first_position, receipt.last_position)
     if put.revision == 1:
-        commands.add(("HSET", names.run_ids, put.run_id, receipt.run_seq))
+        commands.add(("HSET", names.ids, put.run_id, receipt.run_seq))
         _push(commands, names.runs, receipt.run_seq - 1, [record])
-        _push(commands, names.names, receipt.run_seq - 1, [put.run_id])
     else:
         commands.add(("HSET", names.revisions, f"{receipt.run_seq}.{put.revision}", record))
         commands.add(("HSET", names.changed, receipt.run_seq, put.revision))
@@ -184,13 +182,13 @@ def _patch_run(
 
 
 def _put_messages(commands: Commands, names: SessionKeys, rows: Sequence[MessageRow], receipt: RunReceipt) -> None:
-    seq = seq_mark(receipt.run_seq)
-    _push(
-        commands, names.messages, receipt.first_position - 1, [seq + message_value(r, receipt.revision) for r in rows]
-    )
+    values = [message_value(row, receipt.run_id, receipt.run_seq, receipt.revision) for row in rows]
+    _push(commands, names.messages, receipt.first_position - 1, values)
+    if values:
+        commands.add(("MAX", names.head, "largest", max(map(len, values))))
     for position, row in enumerate(rows, receipt.first_position):
         if row.message_id is not None:
-            commands.add(("NAME", names.message_ids, short_id(row.message_id), position))
+            commands.add(("NAME", names.ids, short_id(row.message_id), position))
 
 
 def _push(commands: Commands, prefix: str, last: int, values: Sequence[str | bytes]) -> None:

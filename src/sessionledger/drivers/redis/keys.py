@@ -17,11 +17,10 @@ __all__ = ["CONTENT", "SEGMENT", "Keys", "SessionKeys", "member_of", "session_of
 _PREFIX = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,60}")
 _RESERVED = re.compile(r"[%/{}]")
 
-#: Keys of an incarnation's content, which go with it. Its messages, its runs and their ids lie in lists
-#: of `SEGMENT` each, whose keys have the segment's number behind.
+#: Keys of an incarnation's content, which go with it. Its messages and its runs lie in lists of `SEGMENT` each, whose
+#: keys have the segment's number behind.
 CONTENT = (
-    "run_ids",
-    "message_ids",
+    "ids",
     "revisions",
     "changed",
     "patches",
@@ -42,13 +41,13 @@ def _escaped(text: str) -> str:
 class SessionKeys:
     """Of one incarnation of a session."""
 
-    __slots__ = (*CONTENT, "head", "member", "messages", "names", "runs", "sealed")
+    __slots__ = (*CONTENT, "head", "member", "messages", "runs", "sealed")
 
     def __init__(self, prefix: str, key: SessionKey, incarnation: int) -> None:
         session = f"{prefix}{{{_escaped(key.namespace)}/{_escaped(key.session_id)}}}:"
         self.head, self.sealed = f"{session}head", f"{session}sealed"
         inner = f"{session}{incarnation}:"
-        self.messages, self.names, self.runs = f"{inner}messages:", f"{inner}names:", f"{inner}runs:"
+        self.messages, self.runs = f"{inner}messages:", f"{inner}runs:"
         for name in CONTENT:
             setattr(self, name, inner + name)
         self.member = member_of(key.session_id, incarnation)
@@ -57,10 +56,8 @@ class SessionKeys:
     sealed: str
     member: bytes
     runs: str
-    run_ids: str
+    ids: str
     messages: str
-    names: str
-    message_ids: str
     revisions: str
     changed: str
     patches: str

@@ -73,7 +73,7 @@ def look_command(keys: Keys, commit: Commit, incarnation: int) -> list[str | byt
         arguments += (put.run_id, put.revision)
     arguments += (len(changed), *changed, len(hides), *hides)
     arguments += (len(counters), *(BIG_COUNTER + name for name in counters))
-    stored = [names.head, names.runs, names.run_ids, names.revisions, names.changed, names.patches, names.operations]
+    stored = [names.head, names.runs, names.ids, names.revisions, names.changed, names.patches, names.operations]
     return script("look").call([*stored, names.hides], arguments)
 
 

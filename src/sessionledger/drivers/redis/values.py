@@ -19,7 +19,6 @@ from sessionledger.protocol.rows import (
     MessageRow,
     PutRun,
     RunHeader,
-    RunReceipt,
     RunRow,
     SessionHeader,
     SessionKey,
@@ -46,10 +45,8 @@ __all__ = [
     "meta_of",
     "patches_of",
     "patches_value",
-    "record_of",
     "record_value",
     "run_of",
-    "seq_mark",
     "session_of_fields",
     "short_id",
     "stored_body",
@@ -83,6 +80,7 @@ LISTED: Final = (*HEAD, "header", "body")
 SMALL_COUNTER, BIG_COUNTER = "n:", "N:"
 
 _RECORD = Struct(">QQQQ")
+_MESSAGE = Struct(">BBIBI")  #: a list of eight, and the first two of them, in 4 bytes each
 _json = msgspec.json.Encoder().encode
 _pack = msgspec.msgpack.Encoder().encode
 _decode_fork = msgspec.json.Decoder(tuple[str, int, int, int, int]).decode
@@ -92,7 +90,7 @@ _decode_meta = msgspec.msgpack.Decoder(
     tuple[str, int, bytes, str | None, str | None, str | None, str | None, int, _RunHeaderFields]
 ).decode
 _decode_patches = msgspec.msgpack.Decoder(tuple[list[str], _RunHeaderFields]).decode
-_decode_messages = msgspec.msgpack.Decoder(list[tuple[int, int, int, int, int, str | None, Any]]).decode
+_decode_messages = msgspec.msgpack.Decoder(list[tuple[int, int, int, int, int, str | None, str, Any]]).decode
 _decode_hidden = msgspec.msgpack.Decoder(tuple[str, tuple[int, int], tuple[int, int], int | None, int, int, int]).decode
 _decode_switch = msgspec.msgpack.Decoder(tuple[str, str | None, str, Any, int]).decode
 _make_run_header: Callable[..., RunHeader] = RunHeader
@@ -233,8 +231,8 @@ def _header_fields(header: RunHeader) -> tuple[Any, ...]:
     )
 
 
-def record_of(put: PutRun) -> bytes:
-    """A run, without the numbers that the server puts before it."""
+def record_value(put: PutRun, seq: int, version: int, first: int, last: int) -> bytes:
+    """A run; first and last position."""
     meta = _pack(
         (
             put.run_id,
@@ -249,7 +247,8 @@ def record_of(put: PutRun) -> bytes:
         )
     )
     body = stored_body(put.body)
-    return _kind_of(put) + len(meta).to_bytes(3) + meta + (body.encode() if isinstance(body, str) else body)
+    kind = _kind_of(put) + len(meta).to_bytes(3)
+    return _RECORD.pack(seq, version, first, last) + kind + meta + (body.encode() if isinstance(body, str) else body)
 
 
 _STATUSES: Final = (*OPEN_STATUSES, "completed", "failed", "cancelled")
@@ -267,11 +266,6 @@ def _kind_of(put: PutRun) -> bytes:
 def kinds_of(statuses: Sequence[str]) -> list[int]:
     """Of runs of these statuses without a parent."""
     return [_STATUSES.index(status) for status in statuses if status in _STATUSES]
-
-
-def record_value(put: PutRun, receipt: RunReceipt) -> bytes:
-    numbers = _RECORD.pack(receipt.run_seq, receipt.version, receipt.first_position, receipt.last_position)
-    return numbers + record_of(put)
 
 
 def _split(record: bytes) -> tuple[tuple[Any, ...], Any, int]:
@@ -341,29 +335,28 @@ def patches_of(value: bytes) -> tuple[int, int, list[str], tuple[Any, ...]]:
 # messages
 
 
-def message_value(row: MessageRow, revision: int) -> bytes:
-    """A message, without its run's seq that stands before it: a list in MessagePack from its second item on."""
-    rest = _pack((row.index, row.created_at, revision, row.message_id, row.body))
-    return b"\xce" + len(row.body).to_bytes(4) + rest[1:]
-
-
-def seq_mark(seq: int) -> bytes:
-    """The beginning of a message: a list of seven, and the first of them."""
-    return b"\x97\xce" + seq.to_bytes(4)
+def message_value(row: MessageRow, run_id: str, seq: int, revision: int) -> bytes:
+    """A message, as a list in MessagePack whose beginning is always as long."""
+    rest = _pack((row.index, row.created_at, revision, row.message_id, run_id, row.body))
+    return _MESSAGE.pack(0x98, 0xCE, seq, 0xCE, len(row.body)) + rest[1:]
 
 
 def short_id(message_id: str) -> bytes:
-    """What stands for a message's id where messages are found by it; the message itself tells whether it is the one."""
-    return hashlib.blake2b(message_id.encode(), digest_size=8).digest()
+    """What stands for a message's id where messages are found by it; the message itself tells whether it is the one.
+
+    It begins as no run's id does, which is found there too.
+    """
+    return b"\0" + hashlib.blake2b(message_id.encode(), digest_size=8).digest()
 
 
-def messages_of(first: int, values: Sequence[bytes]) -> list[MessageRow]:
-    """Those from a position on, decoded at once."""
+def messages_of(first: int, values: Sequence[bytes], run_ids: dict[int, str]) -> list[MessageRow]:
+    """Those from a position on, decoded at once; the ids of their runs are added to `run_ids`."""
+    rows: list[MessageRow] = []
     decoded = _decode_messages(b"\xdd" + len(values).to_bytes(4) + b"".join(values))
-    return [
-        MessageRow(message_id, created_at, body, index, position, seq, revision)
-        for position, (seq, _, index, created_at, revision, message_id, body) in enumerate(decoded, first)
-    ]
+    for position, (seq, _, index, created_at, revision, message_id, run_id, body) in enumerate(decoded, first):
+        run_ids[seq] = run_id
+        rows.append(MessageRow(message_id, created_at, body, index, position, seq, revision))
+    return rows
 
 
 # hidden rows and switches
