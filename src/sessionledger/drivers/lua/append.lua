@@ -7,16 +7,17 @@
 --       keys: the list of the namespace's sessions, that of their names, that of the session's user (if it has one), and
 --       the other indexes
 -- ARGV  1 incarnation, 2 to 5 where the session is taken to stand: version, runs, messages, last_activity_at (of none:
---       0, and nothing), 6 user ('' or '=' .. id), 7 owner asked for (the same), 8 count of runs, 9 of ids, 10 of
---       messages, 11 of counters, 12 of the head's words, 13 of a new session's words, 14 how the session is listed (''
---       where the lists are on other servers), 15 how many of the other indexes have it not yet, if it stands there;
---       then the ids, those of runs first, each with its seq or its places; the records; the messages; the head's words
---       (names and values: version, runs, messages, last_activity_at, largest, the counters, and has_summary if there is
---       one); those of a new session; the counters' increments; what is put into the other indexes
+--       0, and nothing), 6 user ('' or '=' .. id), 7 owner asked for (the same), 8 in 4 bytes each: count of runs, of
+--       ids, of messages, of the head's words, of a new session's words, and how many of the other indexes have it not
+--       yet, if it stands there; 9 the counters' increments in 8 bytes each, 10 how the session is listed ('' where the
+--       lists are on other servers); then the ids, those of runs first, each with its seq or its places; the records;
+--       the messages; the head's words (names and values: version, runs, messages, last_activity_at, largest, the
+--       counters, and has_summary if there is one); those of a new session; what is put into the other indexes
 --
 -- All that can be refused is looked at first. Returns nothing where it was refused: then nothing was written, and the
 -- commits have to be judged one by one. Else 1, if the session stood there; the head and the counters, if it did not.
-local stands = redis.call('HMGET', KEYS[1], 'version', 'runs', 'messages', 'last_activity_at', 'incarnation')
+local call, KEYS, ARGV = redis.call, KEYS, ARGV
+local stands = call('HMGET', KEYS[1], 'version', 'runs', 'messages', 'last_activity_at', 'incarnation')
 local created, head = not stands[5], nil
 if created then
   if ARGV[1] ~= '1' or ARGV[2] ~= '0' then return false end
@@ -28,37 +29,40 @@ elseif stands[1] ~= ARGV[2] or stands[2] ~= ARGV[3] or stands[3] ~= ARGV[4] or s
   if user ~= ARGV[6] or (ARGV[7] ~= '' and user ~= ARGV[7]) then return false end
 end
 
-local runs, ids, messages = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
-local counters, words, new = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
-local records_at = 16 + 2 * ids
+local runs, ids, messages, words, new, lacking = struct.unpack('>I4I4I4I4I4I4', ARGV[8])
+local records_at = 11 + 2 * ids
 local messages_at = records_at + runs
 local words_at = messages_at + messages
 local new_at = words_at + words
-local increments_at = new_at + new
-local entries_at = increments_at + counters
+local entries_at = new_at + new
 local AT_ONCE = 1000 -- a call takes no more than some thousands of values
 
--- Where the ids are already, of those from one to another.
-local function known_ids(first, last)
-  if created then return {} end
-  local names = {}
-  for i = first, last do names[i - first + 1] = ARGV[14 + 2 * i] end
-  return redis.call('HMGET', KEYS[3], unpack(names))
-end
-
-local known = known_ids(1, math.min(ids, AT_ONCE))
-for i = 1, runs do
-  if known[i] then return false end
+-- Where ids are already; those of runs are among the first.
+local known = {}
+if not created then
+  for first = 1, ids, AT_ONCE do
+    local names = {}
+    for i = first, math.min(ids, first + AT_ONCE - 1) do names[#names + 1] = ARGV[9 + 2 * i] end
+    names = call('HMGET', KEYS[3], unpack(names))
+    if first == 1 then
+      known = names
+    else
+      for i = 1, #names do known[first + i - 1] = names[i] end
+    end
+  end
+  for i = 1, runs do
+    if known[i] then return false end
+  end
 end
 
 -- Move all values to where the session stands. Counters are added up exactly, as long as a number of Lua's can be.
-local too_large = {}
-local function move()
-  local function moved(number, by) return string.format('%.0f', number + by) end
+local counters, too_large = {}, {}
+if head then
+  for i = 1, #ARGV[9] / 8 do counters[i] = ARGV[words_at + 8 + 2 * i] end
   local versions, seqs, positions = head[2] - ARGV[2], head[4] - ARGV[3], head[5] - ARGV[4]
   for i = 1, ids do
-    local at, by = 15 + 2 * i, i <= runs and seqs or positions
-    ARGV[at] = string.gsub(ARGV[at], '%d+', function(place) return moved(place, by) end)
+    local at, by = 10 + 2 * i, i <= runs and seqs or positions
+    ARGV[at] = string.gsub(ARGV[at], '%d+', function(place) return string.format('%.0f', place + by) end)
   end
   for i = records_at, messages_at - 1 do
     local seq, version, first, last = struct.unpack('>I8I8I8I8', ARGV[i])
@@ -70,64 +74,45 @@ local function move()
     ARGV[i] = string.sub(ARGV[i], 1, 2) .. struct.pack('>I4', seq + seqs) .. string.sub(ARGV[i], 7)
   end
   for i, by in ipairs({versions, seqs, positions}) do
-    ARGV[words_at + 2 * i - 1] = moved(ARGV[words_at + 2 * i - 1], by)
+    ARGV[words_at + 2 * i - 1] = string.format('%.0f', ARGV[words_at + 2 * i - 1] + by)
   end
   if tonumber(head[8]) > tonumber(ARGV[words_at + 7]) then ARGV[words_at + 7] = head[8] end
   if tonumber(head[15] or 0) > tonumber(ARGV[words_at + 9]) then ARGV[words_at + 9] = head[15] end
-  if counters == 0 then return end
-  local names = {}
-  for i = 1, counters do names[i] = ARGV[words_at + 8 + 2 * i] end
-  for i, before in ipairs(redis.call('HMGET', KEYS[1], unpack(names))) do
-    local at, increment = words_at + 9 + 2 * i, ARGV[increments_at + i - 1]
+  for i, before in ipairs(#counters > 0 and call('HMGET', KEYS[1], unpack(counters)) or {}) do
+    local at, increment = words_at + 9 + 2 * i, struct.unpack('>i8', ARGV[9], 8 * i - 7)
     local total = (before or 0) + increment
     if math.abs(total) < 2 ^ 52 then
       ARGV[at] = string.format('%.0f', total)
     else
-      too_large[names[i]], ARGV[at] = increment, before or 0
+      too_large[counters[i]], ARGV[at] = string.format('%.0f', increment), before or '0'
     end
   end
 end
-if head then move() end
 
--- What is in ARGV, behind the number `last` of a list.
-local function push(prefix, last, from, count)
-  local done = 0
-  while done < count do
-    local segment = math.floor((last + done) / SEGMENT)
-    local room = math.min(count - done, (segment + 1) * SEGMENT - last - done, AT_ONCE)
-    redis.call('RPUSH', prefix .. segment, unpack(ARGV, from + done, from + done + room - 1))
-    done = done + room
-  end
+push(KEYS[2], ARGV[words_at + 3] - runs, ARGV, records_at, runs)
+push(KEYS[4], ARGV[words_at + 5] - messages, ARGV, messages_at, messages)
+
+for i = 1, #known do
+  local at = 10 + 2 * i
+  if known[i] then ARGV[at] = known[i] .. ' ' .. ARGV[at] end
 end
-push(KEYS[2], ARGV[words_at + 3] - runs, records_at, runs)
-push(KEYS[4], ARGV[words_at + 5] - messages, messages_at, messages)
-
 for first = 1, ids, AT_ONCE do
-  local last = math.min(ids, first + AT_ONCE - 1)
-  if first > 1 then known = known_ids(first, last) end
-  for i, places in ipairs(known) do
-    local at = 13 + 2 * (first + i)
-    if places then ARGV[at] = places .. ' ' .. ARGV[at] end
-  end
-  redis.call('HSET', KEYS[3], unpack(ARGV, 14 + 2 * first, 15 + 2 * last))
+  call('HSET', KEYS[3], unpack(ARGV, 9 + 2 * first, 10 + 2 * math.min(ids, first + AT_ONCE - 1)))
 end
 
-redis.call('HSET', KEYS[1], unpack(ARGV, words_at, (created and increments_at or new_at) - 1))
-for name, increment in pairs(too_large) do redis.call('HINCRBY', KEYS[1], name, increment) end
+call('HSET', KEYS[1], unpack(ARGV, words_at, (created and entries_at or new_at) - 1))
+for name, increment in pairs(too_large) do call('HINCRBY', KEYS[1], name, increment) end
 
-local member = ARGV[14]
+local member = ARGV[10]
 if member ~= '' then
   local active, key = ARGV[words_at + 7], 7
-  redis.call('ZADD', KEYS[5], active, member)
-  if created then redis.call('ZADD', KEYS[6], 0, member) end
+  call('ZADD', KEYS[5], active, member)
+  if created then call('ZADD', KEYS[6], 0, member) end
   if ARGV[6] ~= '' then
-    redis.call('ZADD', KEYS[7], active, member)
+    call('ZADD', KEYS[7], active, member)
     key = 8
   end
-  local last = (created or head) and #ARGV or entries_at + ARGV[15] - 1
-  for i = entries_at, last do redis.call('ZADD', KEYS[key + i - entries_at], 0, ARGV[i]) end
+  local last = (created or head) and #ARGV or entries_at + lacking - 1
+  for i = entries_at, last do call('ZADD', KEYS[key + i - entries_at], 0, ARGV[i]) end
 end
-if not head then return 1 end
-local names = {}
-for i = 1, counters do names[i] = ARGV[words_at + 8 + 2 * i] end
-return head_of(KEYS[1], unpack(names))
+return head and head_of(KEYS[1], unpack(counters)) or 1

@@ -22,6 +22,16 @@ local function bases_of(head)
   return fork[3], fork[4]
 end
 
+-- Append some of the values, from one of them on, behind the number `last` of a list.
+local function push(prefix, last, values, from, count)
+  while count > 0 do
+    local segment = math.floor(last / SEGMENT)
+    local room = math.min(count, (segment + 1) * SEGMENT - last, 1000)
+    redis.call('RPUSH', prefix .. segment, unpack(values, from, from + room - 1))
+    last, from, count = last + room, from + room, count - room
+  end
+end
+
 -- Those from one number to another, which are in one segment.
 local function range(prefix, base, first, last)
   local segment = math.floor((first - 1) / SEGMENT)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from struct import Struct, pack
 from typing import Any, TypeAlias
 
 from sessionledger.drivers.redis.guesses import NOWHERE, Standing
@@ -28,8 +29,9 @@ __all__ = ["Append", "chains_of", "most_of_a_counter"]
 #: What the server adds up by itself may be incremented that much, so that no sum of them ever overflows 64 bits.
 most_of_a_counter = 2**31
 _MOST_COUNTERS = 50  #: of a run: those of a whole group are values of one call
-_MOST_OF_A_SUM = 2**52  #: of a counter that is sent as a sum: what a number of Lua's holds exactly, and half of it
+_MOST_OF_A_SUM = 2**52  #: of a counter that is sent as a sum: half of what a number of Lua's holds exactly
 _MOST_ENTRIES = 16  #: of one session that are known to be in the indexes
+_COUNTS = Struct(">6I")
 
 Words: TypeAlias = list[str | bytes | int]
 
@@ -41,7 +43,11 @@ def chains_of(commits: Sequence[Commit]) -> list[list[int]]:
 
 def _suits(put: PutRun) -> bool:
     counters = put.counters
-    return len(counters) <= _MOST_COUNTERS and all(abs(count) < most_of_a_counter for count in counters.values())
+    return (
+        len(counters) <= _MOST_COUNTERS
+        and -most_of_a_counter < min(counters.values(), default=0)
+        and (max(counters.values(), default=0) < most_of_a_counter)
+    )
 
 
 class Append:
@@ -60,29 +66,25 @@ class Append:
         """`standing`: where the session is taken to stand. The script finds out if it does not."""
         self.commits, self._keys, self._incarnation, self.user_id = commits, keys, incarnation, user_id
         self._indexed = indexed
+        self._puts = [put_of(commit) for commit in commits]
         self._session = keys.session(commits[0].key, incarnation)
-        self._increments = add_up([put_of(commit) for commit in commits])
-        self._before = standing
-        self._standing = standing if standing is not None and self._suits(standing) else None
-        self._base = self._standing or NOWHERE
-        before = self._base.counters
-        self._counters = {name: before.get(name, 0) + count for name, count in self._increments.items()}
-        self._active = max(self._base.active, max([commit.at for commit in commits]))
-        self._largest = self._base.largest
-        self.entries = self._entries()
+        self._increments = add_up(self._puts)
+        self._before = standing or NOWHERE
+        self._is_guessed = self._fits(self._before)
+        base = self._base = self._before if self._is_guessed else NOWHERE
+        self._messages = base.messages + sum([len(put.messages) for put in self._puts])
+        self._active = max(base.active, *[commit.at for commit in commits])
+        self._largest = base.largest
+        self.entries, self._lacking = self._entries()
 
-    def _suits(self, standing: Standing) -> bool:
-        """Whether its head lets the runs in, and all that they count is known."""
-        head, owner, known = standing.head, self.commits[0].owner, standing.counters
-        return (
-            head is not None
-            and head.deleted_at is None
-            and not head.erased
-            and (head.incarnation, head.user_id) == (self._incarnation, self.user_id)
-            and owner in (None, head.user_id)
-            and self._increments.keys() <= known.keys()
-            and all([abs(known[name] + count) < _MOST_OF_A_SUM for name, count in self._increments.items()])
-        )
+    def _fits(self, standing: Standing) -> bool:
+        """Whether a session that stands there takes the runs, and all that they count is known."""
+        head, known = standing.head, standing.counters
+        if head is None or (head.incarnation, head.user_id) != (self._incarnation, self.user_id):
+            return False
+        if self.commits[0].owner not in (None, head.user_id) or not self._increments.keys() <= known.keys():
+            return False
+        return max([abs(known[name]) for name in self._increments], default=0) < _MOST_OF_A_SUM
 
     @property
     def key(self) -> str:
@@ -92,16 +94,16 @@ class Append:
     def member(self) -> bytes:
         return self._session.member
 
-    def _entries(self) -> list[Entry]:
-        """What its runs put into the indexes, each once; first what is not known to be there."""
-        found: dict[Entry, None] = {}
-        for commit in self.commits:
-            for entry in entries_of_run(
-                self._keys, commit.key, self._session.member, put_of(commit), user_id=self.user_id
-            ):
-                found[entry] = None
-        known = self._base.entries
-        return [entry for entry in found if entry not in known] + [entry for entry in found if entry in known]
+    def _entries(self) -> tuple[list[Entry], int]:
+        """What its runs put into the indexes, each once; and how many of them, the first, are not known to be there."""
+        key, member, known = self.commits[0].key, self._session.member, self._base.entries
+        found = [
+            entry for put in self._puts for entry in entries_of_run(self._keys, key, member, put, user_id=self.user_id)
+        ]
+        if len(self._puts) > 1:
+            found = list(dict.fromkeys(found))
+        lacking = [entry for entry in found if entry not in known]
+        return lacking + [entry for entry in found if entry in known], len(lacking)
 
     # the call
 
@@ -111,21 +113,23 @@ class Append:
         if self._indexed:
             keys += self._lists(self.commits[0].key)
         ids, records, messages = self._rows()
-        counters, words, new = self._increments, self._head_words(), self._new_words()
+        words, new = self._head_words(), [] if self._is_guessed else self._new_words()
         arguments: Words = [
             self._incarnation,
-            *(base.version, base.runs, base.messages, base.active if self._standing else ""),
+            base.version,
+            base.runs,
+            base.messages,
+            base.active if self._is_guessed else "",
             _marked(self.user_id),
             _marked(self.commits[0].owner),
-            *(len(records), len(ids) // 2, len(messages), len(counters), len(words), len(new)),
+            _COUNTS.pack(len(records), len(ids) // 2, len(messages), len(words), len(new), self._lacking),
+            pack(f">{len(self._increments)}q", *self._increments.values()),
             session.member if self._indexed else "",
-            len([entry for entry in self.entries if entry not in base.entries]),
             *ids,
             *records,
             *messages,
             *words,
             *new,
-            *counters.values(),
         ]
         if self._indexed:
             arguments += [entry.member for entry in self.entries]
@@ -144,28 +148,26 @@ class Append:
         places: dict[bytes, str | int] = {}
         records: list[bytes] = []
         messages: list[bytes] = []
-        for commit in self.commits:
-            put = put_of(commit)
-            seq, version, first = seq + 1, version + 1, position + 1
+        for put in self._puts:
+            seq, version, first, run_id = seq + 1, version + 1, position + 1, put.run_id
             for position, row in enumerate(put.messages, first):
-                messages.append(message_value(row, put.run_id, seq, 1))
+                messages.append(message_value(row, run_id, seq, 1))
                 if row.message_id is not None:
                     short = short_id(row.message_id)
                     places[short] = f"{places[short]} {position}" if short in places else position
             records.append(record_value(put, seq, version, first, position))
-            ids += (put.run_id, seq)
+            ids += (run_id, seq)
         for place in places.items():
             ids += place
-        self._largest = max(self._largest, *map(len, messages)) if messages else self._largest
+        self._largest = max(self._largest, max(map(len, messages), default=0))
         return ids, records, messages
 
     def _head_words(self) -> Words:
-        base, runs = self._base, len(self.commits)
-        messages = base.messages + sum([len(put_of(commit).messages) for commit in self.commits])
-        words: Words = ["version", base.version + runs, "runs", base.runs + runs, "messages", messages]
+        base, runs, before = self._base, len(self._puts), self._base.counters
+        words: Words = ["version", base.version + runs, "runs", base.runs + runs, "messages", self._messages]
         words += ("last_activity_at", self._active, "largest", self._largest)
-        for name, count in self._counters.items():
-            words += (SMALL_COUNTER + name, count)
+        for name, count in self._increments.items():
+            words += (SMALL_COUNTER + name, before.get(name, 0) + count)
         if self._has_summary():
             words += ("has_summary", 1)
         return words
@@ -174,55 +176,59 @@ class Append:
         """Of the session, where there is none."""
         new = self.commits[0].create
         assert new is not None
-        if self._standing is not None:
-            return []
         words: Words = ["incarnation", 1, "state_version", 1, "created_at", new.created_at]
         words += (*fields_of_header(new.header), "state", stored_body(new.state))
         return words if self.user_id is None else [*words, "user_id", self.user_id]
 
     def _has_summary(self) -> bool:
-        return any([put_of(commit).header.has_summary for commit in self.commits])
+        return any([put.header.has_summary for put in self._puts])
 
     # the answer
 
     def standing(self, answer: Any) -> Standing:
         """Where the session stands behind the runs."""
         if answer == 1:
-            head = self._moved() if self._standing is not None else self._made()
-            counters: Mapping[str, int] = {**self._base.counters, **self._counters}
-            return Standing(head, counters, self._largest, self._known_entries(self._base.entries))
-        head = head_of(answer, self.commits[0].key)
-        assert head is not None
-        totals = zip(self._increments, map(int, answer[len(HEAD) :]), strict=True)
-        before = self._before if self._before is not None and self._follows(head, self._before) else NOWHERE
-        return Standing(
-            head, {**before.counters, **dict(totals)}, largest_of(answer), self._known_entries(before.entries)
-        )
+            before, head, totals = self._base, self._moved() if self._is_guessed else self._made(), self._totals()
+        else:
+            found = head_of(answer, self.commits[0].key)
+            assert found is not None
+            before, head = self._before if self._follows(found) else NOWHERE, found
+            self._largest = largest_of(answer)
+            totals = dict(zip(self._increments, map(int, answer[len(HEAD) :]), strict=True))
+        return Standing(head, {**before.counters, **totals}, self._largest, self._known_entries(before))
 
-    def _follows(self, head: Head, before: Standing) -> bool:
+    def _totals(self) -> dict[str, int]:
+        before = self._base.counters
+        return {name: before.get(name, 0) + count for name, count in self._increments.items()}
+
+    def _follows(self, head: Head) -> bool:
         """Whether nobody has written since but this, so that what was known then still is."""
-        runs = len(self.commits)
+        before, runs = self._before, len(self._puts)
         return before.head is not None and (head.incarnation, head.version, head.run_count) == (
             before.head.incarnation,
             before.version + runs,
             before.runs + runs,
         )
 
-    def _known_entries(self, before: Iterable[Entry]) -> frozenset[Entry]:
-        """Those that a session's next run may put there again."""
-        known = frozenset([*before, *[entry for entry in self.entries if entry.member == self._session.member]])
+    def _known_entries(self, before: Standing) -> frozenset[Entry]:
+        """Those that a later run of the session may put there again."""
+        member = self._session.member
+        new = [entry for entry in self.entries if entry.member == member and entry not in before.entries]
+        if not new:
+            return before.entries
+        known = before.entries.union(new)
         return known if len(known) <= _MOST_ENTRIES else frozenset()
 
     def _moved(self) -> Head:
-        head, base = self._base.head, self._base
+        head, runs = self._base.head, len(self._puts)
         assert head is not None
         return Head(
             head.key,
             head.incarnation,
-            base.version + len(self.commits),
+            head.version + runs,
             head.state_version,
-            base.runs + len(self.commits),
-            self._last_position(),
+            head.run_count + runs,
+            self._messages,
             head.user_id,
             head.created_at,
             self._active,
@@ -233,23 +239,12 @@ class Append:
         )
 
     def _made(self) -> Head:
-        first, runs = self.commits[0], len(self.commits)
+        first, runs = self.commits[0], len(self._puts)
         assert first.create is not None
+        created_at, summary = first.create.created_at, self._has_summary()
         return Head(
-            first.key,
-            1,
-            runs,
-            1,
-            runs,
-            self._last_position(),
-            self.user_id,
-            first.create.created_at,
-            self._active,
-            has_summary=self._has_summary(),
+            first.key, 1, runs, 1, runs, self._messages, self.user_id, created_at, self._active, has_summary=summary
         )
-
-    def _last_position(self) -> int:
-        return self._base.messages + sum([len(put_of(commit).messages) for commit in self.commits])
 
     def outcomes(self, head: Head) -> list[Committed]:
         """Of each commit, made of the head behind the last one."""

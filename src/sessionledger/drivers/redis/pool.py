@@ -46,7 +46,16 @@ class Pool:
             if not connection.is_connected:
                 await self._connect(connection)
             await connection.send_packed_command(_packed(commands), check_health=False)
-            answers = [await _answer(connection) for _ in commands]
+            answers: list[Any] = []
+            for _ in commands:
+                try:
+                    answers.append(await connection.read_response())
+                except ResponseError as error:
+                    answers.append(error)
+        except BusyLoadingError as error:
+            await self._drop(connection)
+            await self._drop_idle()
+            raise UnsentError from error
         except BaseException as error:
             await self._drop(connection)
             if isinstance(error, ConnectionError | TimeoutError | OSError | UnsentError):
@@ -102,12 +111,3 @@ def _packed(commands: Sequence[Command]) -> bytes:
     # its stub takes one word alone
     pack: Callable[[tuple[str | bytes | int, ...]], bytes] = pack_command  # type: ignore[assignment]
     return b"".join([pack(tuple(command)) for command in commands])
-
-
-async def _answer(connection: AbstractConnection) -> Any:
-    try:
-        return await connection.read_response()
-    except ResponseError as error:
-        return error
-    except BusyLoadingError as error:
-        raise UnsentError from error
