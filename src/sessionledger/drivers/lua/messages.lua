@@ -11,7 +11,7 @@ local head = head_of(KEYS[1])
 if not head[1] or is_elsewhere(head, ARGV[1]) then return {head} end
 local limit, most, reverse = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
 local base = bases_of(head)
-local newest = tonumber(head[5])
+local _, _, newest = log_of(head)
 local page, rows, bytes = {}, 0, 0
 local step, largest = 16, 1
 

@@ -10,7 +10,7 @@ local head = head_of(KEYS[1])
 if not head[1] or is_elsewhere(head, ARGV[1]) then return {head} end
 local STEP = 32
 local _, base = bases_of(head)
-local newest_of_all = tonumber(head[4])
+local _, newest_of_all = log_of(head)
 local limit, most, with_bodies, reverse = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5] == '1'
 local newest_alone = ARGV[9] == '1'
 local any_changed = redis.call('EXISTS', KEYS[5]) == 1

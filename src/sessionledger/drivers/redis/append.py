@@ -16,6 +16,7 @@ from sessionledger.drivers.redis.values import (
     fields_of_header,
     head_of,
     largest_of,
+    log_text,
     message_value,
     record_value,
     short_id,
@@ -116,12 +117,10 @@ class Append:
         words, new = self._head_words(), [] if self._is_guessed else self._new_words()
         arguments: Words = [
             self._incarnation,
-            base.version,
-            base.runs,
-            base.messages,
-            base.active if self._is_guessed else "",
+            self._log(base.messages, 0, base.active, base.largest) if self._is_guessed else "",
             _marked(self.user_id),
             _marked(self.commits[0].owner),
+            self._active,
             _COUNTS.pack(len(records), len(ids) // 2, len(messages), len(words), len(new), self._lacking),
             pack(f">{len(self._increments)}q", *self._increments.values()),
             session.member if self._indexed else "",
@@ -163,14 +162,16 @@ class Append:
         return ids, records, messages
 
     def _head_words(self) -> Words:
-        base, runs, before = self._base, len(self._puts), self._base.counters
-        words: Words = ["version", base.version + runs, "runs", base.runs + runs, "messages", self._messages]
-        words += ("last_activity_at", self._active, "largest", self._largest)
+        before = self._base.counters
+        words: Words = ["log", self._log(self._messages, len(self._puts), self._active, self._largest)]
         for name, count in self._increments.items():
             words += (SMALL_COUNTER + name, before.get(name, 0) + count)
         if self._has_summary():
             words += ("has_summary", 1)
         return words
+
+    def _log(self, messages: int, runs: int, active: int, largest: int) -> str:
+        return log_text(self._base.version + runs, self._base.runs + runs, messages, active, largest)
 
     def _new_words(self) -> Words:
         """Of the session, where there is none."""

@@ -161,13 +161,19 @@ class RedisDriver:
     # calls
 
     async def _call(self, call: Callable[[Servers], Awaitable[T]], *, writing: bool = False) -> T:
+        servers = self._opened()
+        with Mapped(writing=writing):
+            return await call(servers)
+
+    def _opened(self) -> Servers:
         if self._servers is None:
             raise DriverError("the Redis driver is not open: open it first", driver="redis")
-        with Mapped(writing=writing):
-            return await call(self._servers)
+        return self._servers
 
     async def commit(self, commits: Sequence[Commit]) -> Sequence[Outcome | DriverError | DecodeError]:
-        return await self._call(lambda servers: self._writer.commit(servers, commits), writing=True)
+        servers = self._opened()
+        with Mapped(writing=True):
+            return await self._writer.commit(servers, commits)
 
     async def erase(self, key: SessionKey, *, limit: int) -> bool:
         return await self._call(lambda servers: self._eraser.erase(servers, key, limit), writing=True)

@@ -40,6 +40,7 @@ __all__ = [
     "hidden_value",
     "largest_of",
     "listed_of",
+    "log_text",
     "message_value",
     "messages_of",
     "meta_of",
@@ -58,20 +59,16 @@ __all__ = [
 #: Fields of a session's hash, in the order of `head.lua`.
 HEAD: Final = (
     "incarnation",
-    "version",
+    "log",
     "state_version",
-    "runs",
-    "messages",
     "user_id",
     "created_at",
-    "last_activity_at",
     "deleted_at",
     "erased",
     "has_hidden",
     "has_summary",
     "forks",
     "fork",
-    "largest",
 )
 #: What a list of sessions reads of each.
 LISTED: Final = (*HEAD, "header", "body")
@@ -81,6 +78,7 @@ SMALL_COUNTER, BIG_COUNTER = "n:", "N:"
 
 _RECORD = Struct(">QQQQ")
 _MESSAGE = Struct(">BBIBI")  #: a list of eight, and the first two of them, in 4 bytes each
+_SHORT: Final = hashlib.blake2b(digest_size=8)
 _json = msgspec.json.Encoder().encode
 _pack = msgspec.msgpack.Encoder().encode
 _decode_fork = msgspec.json.Decoder(tuple[str, int, int, int, int]).decode
@@ -117,18 +115,19 @@ def head_of(values: Sequence[bytes | None], key: SessionKey) -> Head | None:
     if values[0] is None:
         return None
     incarnation: Any
-    incarnation, version, state_version, runs, messages, user, created, active, deleted, *rest = values
-    erased, has_hidden, has_summary, forks, fork, *_ = rest
+    log: Any
+    incarnation, log, state_version, user, created, deleted, erased, has_hidden, has_summary, forks, fork, *_ = values
+    version, runs, messages, active, _ = map(int, log.split())
     return _make_head(
         key,
         int(incarnation),
-        int(version or 0),
+        version,
         int(state_version or 0),
-        int(runs or 0),
-        int(messages or 0),
+        runs,
+        messages,
         None if user is None else user.decode(),
         int(created or 0),
-        int(active or 0),
+        active,
         int(deleted) if deleted else None,
         erased == b"1",
         has_hidden == b"1",
@@ -140,22 +139,21 @@ def head_of(values: Sequence[bytes | None], key: SessionKey) -> Head | None:
 
 def largest_of(values: Sequence[bytes | None]) -> int:
     """Of the same fields: the length of the largest message."""
-    return int(values[len(HEAD) - 1] or 0)
+    return int((values[1] or b"0").rpartition(b" ")[2])
 
 
-def fields_of_head(head: Head) -> list[str | bytes | int]:
+def log_text(version: int, runs: int, messages: int, active: int, largest: int) -> str:
+    """What every append changes, in one field."""
+    return f"{version} {runs} {messages} {active} {largest}"
+
+
+def fields_of_head(head: Head, largest: int) -> list[str | bytes | int]:
     """Names and values of what changes in a session's life."""
     return [
-        "version",
-        head.version,
+        "log",
+        log_text(head.version, head.run_count, head.message_count, head.last_activity_at, largest),
         "state_version",
         head.state_version,
-        "runs",
-        head.run_count,
-        "messages",
-        head.message_count,
-        "last_activity_at",
-        head.last_activity_at,
         "deleted_at",
         "" if head.deleted_at is None else head.deleted_at,
         "erased",
@@ -346,7 +344,9 @@ def short_id(message_id: str) -> bytes:
 
     It begins as no run's id does, which is found there too.
     """
-    return b"\0" + hashlib.blake2b(message_id.encode(), digest_size=8).digest()
+    digest = _SHORT.copy()
+    digest.update(message_id.encode())
+    return b"\0" + digest.digest()
 
 
 def messages_of(first: int, values: Sequence[bytes], run_ids: dict[int, str]) -> list[MessageRow]:
