@@ -89,6 +89,8 @@ def _pieces(prefix: str, base: int, first: int, last: int) -> list[tuple[str, in
 def _cut(head: Head, rows: list[MessageRow], run_ids: dict[int, str], query: MessageQuery) -> MessagePage:
     if query.reverse:
         rows.reverse()
+    if sum([len(row.body) for row in rows]) < query.max_bytes:
+        return MessagePage(head, rows[: query.limit], run_ids, len(rows) > query.limit)
     size = 0
     for count, row in enumerate(rows):
         if count == query.limit or size >= query.max_bytes:

@@ -351,12 +351,12 @@ def short_id(message_id: str) -> bytes:
 
 def messages_of(first: int, values: Sequence[bytes], run_ids: dict[int, str]) -> list[MessageRow]:
     """Those from a position on, decoded at once; the ids of their runs are added to `run_ids`."""
-    rows: list[MessageRow] = []
     decoded = _decode_messages(b"\xdd" + len(values).to_bytes(4) + b"".join(values))
-    for position, (seq, _, index, created_at, revision, message_id, run_id, body) in enumerate(decoded, first):
-        run_ids[seq] = run_id
-        rows.append(MessageRow(message_id, created_at, body, index, position, seq, revision))
-    return rows
+    run_ids.update([(one[0], one[6]) for one in decoded])
+    return [
+        MessageRow(message_id, created_at, body, index, position, seq, revision)
+        for position, (seq, _, index, created_at, revision, message_id, _, body) in enumerate(decoded, first)
+    ]
 
 
 # hidden rows and switches
