@@ -48,10 +48,12 @@ class Answers(asyncio.Protocol):
         self._transport.write(packed)
         waiter = self._waiter = asyncio.get_running_loop().create_future()
         await waiter
-        for answer in self._found:
+        # a page that was handed out is nobody's here
+        found, self._found, self._wanted = self._found, [], 0
+        for answer in found:
             if isinstance(answer, ConnectionError):
                 raise answer
-        return self._found
+        return found
 
     # what the transport calls
 
