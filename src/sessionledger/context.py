@@ -13,7 +13,7 @@ from anyio.lowlevel import current_token
 
 from sessionledger.background import Background
 from sessionledger.codec import now_micros
-from sessionledger.deadline import SETTLE, Deadline, late
+from sessionledger.deadline import SETTLE, Deadline, Deadlines, late
 from sessionledger.errors import (
     DriverTimeoutError,
     StoreClosedError,
@@ -66,7 +66,8 @@ class Context:
         self._last_time = 0
         self.limits = Limits()
         self.background = Background()
-        self._grouper = Grouper(driver, self.background, timeout)
+        self._deadlines = Deadlines(timeout)
+        self._grouper = self._new_grouper()
         self._locks: OrderedDict[Hashable, anyio.Lock] = OrderedDict()
         self._opening = anyio.Lock()
         self._pid: int | None = None
@@ -86,14 +87,17 @@ class Context:
     async def _open(self, *, scoped: bool) -> None:
         await self.background.open(scoped=scoped, driver=self.driver.info.name)
         try:
-            with Deadline(self.timeout, "is the storage reachable?"):
+            with Deadline(self._deadlines, "is the storage reachable?"):
                 await retried(self.driver.open)
         except BaseException:
             await self.background.close()
             raise
         # what the one before has left unfinished is none of this one's
-        self._grouper = Grouper(self.driver, self.background, self.timeout)
+        self._grouper = self._new_grouper()
         self._pid, self._loop = os.getpid(), _current_loop()
+
+    def _new_grouper(self) -> Grouper:
+        return Grouper(self.driver, self.background, self._deadlines)
 
     async def close(self) -> None:
         if self._pid is None:
@@ -114,6 +118,7 @@ class Context:
                     await self.driver.close()
             finally:
                 self._grouper.abandon()
+                self._deadlines.close()
                 await self.background.close()
 
     def check(self) -> None:
@@ -155,11 +160,11 @@ class Context:
     def writing(self) -> Deadline:
         """Every public write runs inside one."""
         self.check()
-        return Deadline(self.timeout, SETTLE)
+        return Deadline(self._deadlines, SETTLE)
 
     def reading(self) -> Deadline:
         self.check()
-        return Deadline(self.timeout, "is the storage reachable?")
+        return Deadline(self._deadlines, "is the storage reachable?")
 
     def read_ahead(self, read: Callable[[], Awaitable[T]]) -> Waiter[T]:
         """Begin a read whose answer will be asked for, unless its caller stops before."""

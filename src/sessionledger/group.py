@@ -12,7 +12,7 @@ from copy import copy
 from functools import partial
 
 from sessionledger.background import Background
-from sessionledger.deadline import SETTLE, Deadline
+from sessionledger.deadline import SETTLE, Deadline, Deadlines
 from sessionledger.errors import OutcomeUnknownError, StoreClosedError
 from sessionledger.protocol.driver import Driver
 from sessionledger.protocol.rows import Commit, Outcome, SessionKey
@@ -35,11 +35,11 @@ class _Pending:
 
 
 class Grouper:
-    def __init__(self, driver: Driver, background: Background, timeout: float | None) -> None:
+    def __init__(self, driver: Driver, background: Background, deadlines: Deadlines) -> None:
         self._driver = driver
         self._background = background
-        self._timeout = timeout
-        self._patience = Patience(timeout)
+        self._deadlines = deadlines
+        self._patience = Patience(deadlines.timeout)
         self._waiting: deque[_Pending] = deque()
         self._written: list[list[_Pending]] = []  #: groups that are with the driver
         self._busy: set[SessionKey] = set()
@@ -113,6 +113,9 @@ class Grouper:
         """The next group: what waits, in order, but for sessions that another writer is at. Each writer who has nothing
         to do gets its share, so that a group is prepared while another one is written.
         """
+        if len(self._waiting) == 1 and self._waiting[0].commit.key not in self._busy:
+            alone = self._waiting.popleft()
+            return [] if alone.taken_back else [alone]
         group: list[_Pending] = []
         held: list[_Pending] = []
         share = -(-len(self._waiting) // (self._driver.info.writers - len(self._written)))
@@ -133,7 +136,7 @@ class Grouper:
 
         try:
             # whoever waits has a deadline of his own; this one frees the writer for those who come next
-            with Deadline(self._timeout, SETTLE):
+            with Deadline(self._deadlines, SETTLE):
                 outcomes = await retried(partial(self._driver.commit, commits), wanted=wanted)
         except BaseException as error:
             for pending in group:

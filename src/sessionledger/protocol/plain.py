@@ -43,6 +43,9 @@ def plain_chains(commits: Sequence[Commit], suits: Callable[[PutRun], bool] = la
 
     `suits`: what else a driver asks of a run.
     """
+    if len(commits) == 1:
+        alone = plain_put(commits[0])
+        return [] if alone is None or not suits(alone) else [[0]]
     chains: dict[SessionKey, list[int]] = {}
     left_out: set[SessionKey] = set()
     seen: set[tuple[SessionKey, str]] = set()
@@ -68,6 +71,10 @@ def add_up(puts: Sequence[PutRun]) -> dict[str, int]:
 
 def chain_outcomes(head: Head, commits: Sequence[Commit]) -> list[Committed]:
     """Of plain commits of one session that were written at once: `head` is the session's behind them all."""
+    if len(commits) == 1:
+        put = put_of(commits[0])
+        first = head.message_count - len(put.messages) + 1
+        return [Committed(head, [RunReceipt(put.run_id, head.run_count, 1, first, head.message_count, head.version)])]
     outcomes: list[Committed] = []
     version, seq, position = head.version, head.run_count, head.message_count
     for commit in reversed(commits):

@@ -2,12 +2,11 @@
 --
 -- KEYS  head, and all that the commands write to
 -- ARGV  incarnation and version as they were ('' for none), then commands: how many words follow, the command's name,
---       the number of its key, its arguments; two are ours: NAME adds a position to those of a message id, MAX
---       raises a number
+--       the number of its key, its arguments; one is ours: NAME adds a position to those of a message id
 --
 -- Returns whether it was written.
-local was = redis.call('HMGET', KEYS[1], 'incarnation', 'version')
-if (was[1] or '') ~= ARGV[1] or (was[2] or '') ~= ARGV[2] then return 0 end
+local was = redis.call('HMGET', KEYS[1], 'incarnation', 'log')
+if (was[1] or '') ~= ARGV[1] or string.match(was[2] or '', '^%d*') ~= ARGV[2] then return 0 end
 local at = 3
 while at <= #ARGV do
   local count = tonumber(ARGV[at])
@@ -16,10 +15,6 @@ while at <= #ARGV do
   if command[1] == 'NAME' then
     local places = redis.call('HGET', command[2], command[3])
     command = {'HSET', command[2], command[3], (places and places .. ' ' or '') .. command[4]}
-  end
-  if command[1] == 'MAX' then
-    local most = tonumber(redis.call('HGET', command[2], command[3]) or 0)
-    command = {'HSET', command[2], command[3], string.format('%.0f', math.max(most, tonumber(command[4])))}
   end
   redis.call(unpack(command))
   at = at + count + 1

@@ -1,15 +1,20 @@
 -- What every script begins with: the fields of a session's head, in the order in which Python takes them, and others.
 local function head_of(key, ...)
-  return redis.call('HMGET', key, 'incarnation', 'version', 'state_version', 'runs', 'messages', 'user_id',
-    'created_at', 'last_activity_at', 'deleted_at', 'erased', 'has_hidden', 'has_summary', 'forks', 'fork',
-    'largest', ...)
+  return redis.call('HMGET', key, 'incarnation', 'log', 'state_version', 'user_id', 'created_at', 'deleted_at',
+    'erased', 'has_hidden', 'has_summary', 'forks', 'fork', ...)
+end
+
+-- Version, count of runs and of messages, last_activity_at, and the length of the largest message.
+local function log_of(head)
+  local version, runs, messages, active, largest = string.match(head[2], '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
+  return tonumber(version), tonumber(runs), tonumber(messages), tonumber(active), tonumber(largest)
 end
 
 local BEHIND = '-18446744073709551615' -- the last id of a stream that begins with a number
 
 -- Another incarnation than the one whose keys were given, or nothing but a tombstone: there is nothing more to say.
 local function is_elsewhere(head, incarnation)
-  return head[1] ~= incarnation or head[10] == '1'
+  return head[1] ~= incarnation or head[7] == '1'
 end
 
 -- Lists of what has a number are cut into segments, so that any place in them is as near as any other. `base` is the
@@ -17,19 +22,18 @@ end
 local SEGMENT = 4096
 
 local function bases_of(head)
-  if not head[14] then return 0, 0 end
-  local fork = cjson.decode(head[14])
+  if not head[11] then return 0, 0 end
+  local fork = cjson.decode(head[11])
   return fork[3], fork[4]
 end
 
--- Append what comes behind the number `last`.
-local function push(prefix, last, values)
-  local done = 0
-  while done < #values do
-    local segment = math.floor((last + done) / SEGMENT)
-    local room = math.min(#values - done, (segment + 1) * SEGMENT - last - done, 1000)
-    redis.call('RPUSH', prefix .. string.format('%.0f', segment), unpack(values, done + 1, done + room))
-    done = done + room
+-- Append some of the values, from one of them on, behind the number `last` of a list.
+local function push(prefix, last, values, from, count)
+  while count > 0 do
+    local segment = math.floor(last / SEGMENT)
+    local room = math.min(count, (segment + 1) * SEGMENT - last, 1000)
+    redis.call('RPUSH', prefix .. segment, unpack(values, from, from + room - 1))
+    last, from, count = last + room, from + room, count - room
   end
 end
 

@@ -1,6 +1,6 @@
 -- Reads what the judgement of one commit needs, at one instant.
 --
--- KEYS  head, what the keys of runs begin with, run_ids, revisions, changed, patches, operations, hides
+-- KEYS  head, what the keys of runs begin with, ids, revisions, changed, patches, operations, hides
 -- ARGV  incarnation, operation id ('' or '=' .. id), then four lists, each with its count before it: run id
 --       and revision of those that are put, ids of runs that are revised or patched, ids of hidden ranges, names of
 --       counters

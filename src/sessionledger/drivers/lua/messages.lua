@@ -1,25 +1,24 @@
 -- A page of a session's messages. Each is a list in MessagePack, which begins with its run's seq and its body's length,
 -- in 4 bytes each.
 --
--- KEYS  head, what the keys of messages and of names begin with, message_ids
+-- KEYS  head, what the keys of messages begin with, ids
 -- ARGV  incarnation, limit, bytes at most, reverse? ('1'), digest of a message id ('' for none), then first
 --       and last position of each range
 --
--- Returns the head, then positions, each with the messages from there on, then seqs, each with the ids of the runs from
--- there on. It may be one message more than the limit, so that one sees whether there is more.
+-- Returns the head, then positions, each with the messages from there on. It may be one message more than the limit, so
+-- that one sees whether there is more.
 local head = head_of(KEYS[1])
 if not head[1] or is_elsewhere(head, ARGV[1]) then return {head} end
 local limit, most, reverse = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
-local base, base_of_runs = bases_of(head)
-local newest = tonumber(head[5])
-local page, seqs, rows, bytes = {}, {}, 0, 0
+local base = bases_of(head)
+local _, _, newest = log_of(head)
+local page, rows, bytes = {}, 0, 0
 local step, largest = 16, 1
 
 -- Count a message; whether the page is full with it.
 local function count(message)
-  local a, b, c, d, _, e, f, g, h = string.byte(message, 3, 11)
-  local size = ((e * 256 + f) * 256 + g) * 256 + h
-  seqs[((a * 256 + b) * 256 + c) * 256 + d] = true
+  local a, b, c, d = string.byte(message, 8, 11)
+  local size = ((a * 256 + b) * 256 + c) * 256 + d
   rows, bytes = rows + 1, bytes + size
   if size > largest then largest = size end
   return rows > limit or bytes >= most
@@ -90,33 +89,13 @@ end
 
 local read = reverse and backward or forward
 if ARGV[5] ~= '' then
-  for position in string.gmatch(redis.call('HGET', KEYS[4], ARGV[5]) or '', '%d+') do
+  for position in string.gmatch(redis.call('HGET', KEYS[3], ARGV[5]) or '', '%d+') do
     places[#places + 1] = tonumber(position)
   end
   read = at_places
-end
-local function put_names(names, first, found)
-  names[#names + 1] = first
-  names[#names + 1] = found
 end
 
 for i = 6, #ARGV, 2 do
   if read(tonumber(ARGV[i]), tonumber(ARGV[i + 1])) then break end
 end
-
--- the ids of their runs: all of a stretch at once, where that is most of them
-local first, last, several = nil, nil, 0
-for seq in pairs(seqs) do
-  first, last, several = math.min(first or seq, seq), math.max(last or seq, seq), several + 1
-end
-local names = {}
-if first and last - first < 2 * several then
-  while first <= last do
-    local to = math.min(last, math.ceil(first / SEGMENT) * SEGMENT)
-    put_names(names, first, range(KEYS[3], base_of_runs, first, to))
-    first = to + 1
-  end
-else
-  for seq in pairs(seqs) do put_names(names, seq, range(KEYS[3], base_of_runs, seq, seq)) end
-end
-return {head, page, names}
+return {head, page}

@@ -1,6 +1,6 @@
 -- A page of a session's runs, with all their revisions.
 --
--- KEYS  head, what the keys of runs begin with, run_ids, revisions, changed, patches
+-- KEYS  head, what the keys of runs begin with, ids, revisions, changed, patches
 -- ARGV  incarnation, limit, bytes at most, with bodies? ('1'), reverse? ('1'), run id ('' or '=' .. id), first and last
 --       seq, newest revisions alone? ('1'), then the kinds of plain runs, which are left out
 --
@@ -10,7 +10,7 @@ local head = head_of(KEYS[1])
 if not head[1] or is_elsewhere(head, ARGV[1]) then return {head} end
 local STEP = 32
 local _, base = bases_of(head)
-local newest_of_all = tonumber(head[4])
+local _, newest_of_all = log_of(head)
 local limit, most, with_bodies, reverse = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1', ARGV[5] == '1'
 local newest_alone = ARGV[9] == '1'
 local any_changed = redis.call('EXISTS', KEYS[5]) == 1

@@ -17,7 +17,6 @@ from sessionledger.drivers.redis.values import (
     message_value,
     patches_value,
     record_value,
-    seq_mark,
     short_id,
     stored_body,
     switch_value,
@@ -50,6 +49,7 @@ class Commands:
 
     def __init__(self, head_key: str, before: Head | None) -> None:
         self.keys = [head_key]
+        self.largest = 0  #: of the messages
         self._numbers = {head_key: 1}
         was: tuple[str | int, str | int] = ("", "") if before is None else (before.incarnation, before.version)
         self._words: list[str | bytes | int] = [*was]
@@ -74,7 +74,7 @@ def commands_of(keys: Keys, commit: Commit, decision: Decision, seen: Seen) -> C
     commands = Commands(names.head, seen.known.head)
     if decision.created:
         _make(commands, names, commit, head)
-    commands.add(("HSET", names.head, *fields_of_head(head)))
+    commands.largest = 0 if decision.created else seen.largest
     changing = dict(seen.changing)
     patched = {run_id: run.patch for run_id, run in seen.known.newest.items()}
     hidden: list[HiddenRow] = []
@@ -98,6 +98,7 @@ def commands_of(keys: Keys, commit: Commit, decision: Decision, seen: Seen) -> C
     for number, row in enumerate(hidden):
         score = row.runs[0] if row.runs[0] == row.runs[1] else 0
         commands.add(("ZADD", names.hidden, score, hidden_value(row, number)))
+    commands.add(("HSET", names.head, *fields_of_head(head, commands.largest)))
     if not head.erased:
         _count(commands, names, commit, decision, seen)
         if decision.operation is not None:
@@ -143,18 +144,17 @@ def _seal(commands: Commands, names: SessionKeys, head: Head, before: Head) -> N
         fields += ("user_id", head.user_id)
     if head.fork is not None:
         fields += ("fork", fork_text(head.fork))
-    fields += (*fields_of_head(head), *fields_of_header(SEALED), "state", "{}")
+    fields += (*fields_of_header(SEALED), "state", "{}")
     commands.add(("HSET", names.head, *fields))
     # how far its lists go, for its erasure
     commands.add(("HSET", names.sealed, head.incarnation, f"{before.run_count} {before.message_count}"))
 
 
 def _put_run(commands: Commands, names: SessionKeys, put: PutRun, receipt: RunReceipt) -> None:
-    record = record_value(put, receipt)
+    record = record_value(put, receipt.run_seq, receipt.version, receipt.first_position, receipt.last_position)
     if put.revision == 1:
-        commands.add(("HSET", names.run_ids, put.run_id, receipt.run_seq))
+        commands.add(("HSET", names.ids, put.run_id, receipt.run_seq))
         _push(commands, names.runs, receipt.run_seq - 1, [record])
-        _push(commands, names.names, receipt.run_seq - 1, [put.run_id])
     else:
         commands.add(("HSET", names.revisions, f"{receipt.run_seq}.{put.revision}", record))
         commands.add(("HSET", names.changed, receipt.run_seq, put.revision))
@@ -184,13 +184,12 @@ def _patch_run(
 
 
 def _put_messages(commands: Commands, names: SessionKeys, rows: Sequence[MessageRow], receipt: RunReceipt) -> None:
-    seq = seq_mark(receipt.run_seq)
-    _push(
-        commands, names.messages, receipt.first_position - 1, [seq + message_value(r, receipt.revision) for r in rows]
-    )
+    values = [message_value(row, receipt.run_id, receipt.run_seq, receipt.revision) for row in rows]
+    _push(commands, names.messages, receipt.first_position - 1, values)
+    commands.largest = max(commands.largest, max(map(len, values), default=0))
     for position, row in enumerate(rows, receipt.first_position):
         if row.message_id is not None:
-            commands.add(("NAME", names.message_ids, short_id(row.message_id), position))
+            commands.add(("NAME", names.ids, short_id(row.message_id), position))
 
 
 def _push(commands: Commands, prefix: str, last: int, values: Sequence[str | bytes]) -> None:

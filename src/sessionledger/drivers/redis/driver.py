@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar, TypeVar
 
 from sessionledger.drivers.redis.erasing import Eraser
-from sessionledger.drivers.redis.errors import mapped
+from sessionledger.drivers.redis.errors import Mapped
 from sessionledger.drivers.redis.guesses import Guesses
 from sessionledger.drivers.redis.keys import Keys
 from sessionledger.drivers.redis.lists import Lists
@@ -122,10 +122,10 @@ class RedisDriver:
     async def open(self) -> None:
         servers = self._servers = self._target.servers(self._pool_size, self._pool_timeout)
         try:
-            with mapped():
+            with Mapped():
                 self._durability = await inspect(servers, cluster=self._target.cluster, wait_aof=self._wait_aof)
             self._check_durability()
-            with mapped():
+            with Mapped():
                 await make_schema(servers, self._keys)
         except BaseException:
             await self.close()
@@ -161,13 +161,19 @@ class RedisDriver:
     # calls
 
     async def _call(self, call: Callable[[Servers], Awaitable[T]], *, writing: bool = False) -> T:
+        servers = self._opened()
+        with Mapped(writing=writing):
+            return await call(servers)
+
+    def _opened(self) -> Servers:
         if self._servers is None:
             raise DriverError("the Redis driver is not open: open it first", driver="redis")
-        with mapped(writing=writing):
-            return await call(self._servers)
+        return self._servers
 
     async def commit(self, commits: Sequence[Commit]) -> Sequence[Outcome | DriverError | DecodeError]:
-        return await self._call(lambda servers: self._writer.commit(servers, commits), writing=True)
+        servers = self._opened()
+        with Mapped(writing=True):
+            return await self._writer.commit(servers, commits)
 
     async def erase(self, key: SessionKey, *, limit: int) -> bool:
         return await self._call(lambda servers: self._eraser.erase(servers, key, limit), writing=True)

@@ -69,7 +69,7 @@ class Eraser:
 def _segments(names: SessionKeys, runs: int, messages: int) -> list[str]:
     return [
         f"{prefix}{segment}"
-        for prefix, count in ((names.runs, runs), (names.names, runs), (names.messages, messages))
+        for prefix, count in ((names.runs, runs), (names.messages, messages))
         for segment in range(-(-count // SEGMENT))
     ]
 

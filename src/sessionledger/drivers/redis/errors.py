@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import msgspec
 import redis.exceptions as theirs
@@ -19,7 +17,7 @@ from sessionledger.errors import (
     UnavailableError,
 )
 
-__all__ = ["CLIENT_ERRORS", "DAMAGE", "UnsentError", "damage_of", "error_of", "mapped"]
+__all__ = ["CLIENT_ERRORS", "DAMAGE", "Mapped", "UnsentError", "damage_of", "error_of"]
 
 
 class UnsentError(Exception):
@@ -137,14 +135,22 @@ def _first_line(error: BaseException) -> str:
     return text or type(error).__name__
 
 
-@contextmanager
-def mapped(*, writing: bool = False) -> Iterator[None]:
-    try:
-        yield
-    except UnsentError as unsent:
-        cause = unsent.__cause__ or unsent
-        raise error_of(cause, writing=False) from cause
-    except CLIENT_ERRORS as error:
-        raise error_of(error, writing=writing) from error
-    except DAMAGE as error:
-        raise damage_of(error) from error
+class Mapped:
+    """Raises what the store knows instead of what the client raises."""
+
+    __slots__ = ("_writing",)
+
+    def __init__(self, *, writing: bool = False) -> None:
+        self._writing = writing
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, UnsentError):
+            cause = error.__cause__ or error
+            raise error_of(cause, writing=False) from cause
+        if isinstance(error, CLIENT_ERRORS):
+            raise error_of(error, writing=self._writing) from error
+        if isinstance(error, DAMAGE):
+            raise damage_of(error) from error

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
+from sessionledger.drivers.redis.indexes import Entry
 from sessionledger.protocol.rows import Head, SessionKey
 
-__all__ = ["Extent", "Extents", "Guesses"]
+__all__ = ["NOWHERE", "Extent", "Extents", "Guesses", "Standing", "Standings"]
 
 _MOST = 20_000
 _MOST_READ = 1000
+_MOST_WRITTEN = 1000
 
 
 class Guesses:
@@ -52,3 +55,48 @@ class Extents:
         if place not in self._known and len(self._known) >= _MOST_READ:
             del self._known[next(iter(self._known))]
         self._known[place] = Extent(head.fork.position if head.fork else 0, head.message_count, largest)
+
+
+class Standing(NamedTuple):
+    """A session as an append has left it."""
+
+    head: Head | None
+    counters: Mapping[str, int]  #: those that are known, as the server adds them up
+    largest: int
+    entries: frozenset[Entry]  #: that are known to be in the indexes
+
+    @property
+    def version(self) -> int:
+        return self.head.version if self.head else 0
+
+    @property
+    def runs(self) -> int:
+        return self.head.run_count if self.head else 0
+
+    @property
+    def messages(self) -> int:
+        return self.head.message_count if self.head else 0
+
+    @property
+    def active(self) -> int:
+        return self.head.last_activity_at if self.head else 0
+
+
+#: Of a session of which nothing is known.
+NOWHERE: Final = Standing(None, {}, 0, frozenset())
+
+
+class Standings:
+    """Of sessions that were appended to: what the next append is made for. The script moves it where it is wrong."""
+
+    def __init__(self) -> None:
+        self._known: dict[SessionKey, Standing] = {}
+
+    def of(self, key: SessionKey) -> Standing | None:
+        return self._known.get(key)
+
+    def learn(self, key: SessionKey, standing: Standing) -> None:
+        self._known.pop(key, None)
+        if len(self._known) >= _MOST_WRITTEN:
+            del self._known[next(iter(self._known))]
+        self._known[key] = standing

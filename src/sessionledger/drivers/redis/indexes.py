@@ -46,10 +46,12 @@ def entries_of_run(keys: Keys, key: SessionKey, member: bytes, put: PutRun, *, u
     """What a run, or a revision of one, adds. A run of the session's own user is found by that user's list."""
     name, begin = keys.runs_by_id(key.namespace, put.run_id)
     yield Entry(name, begin + member)
-    runner = None if put.user_id == user_id else put.user_id
-    for field, value in (("agent", put.agent_id), ("runner", runner), ("parent", put.parent_run_id)):
-        if value is not None:
-            yield Entry(keys.sessions_with(field, key.namespace, value), member)
+    if put.agent_id is not None:
+        yield Entry(keys.sessions_with("agent", key.namespace, put.agent_id), member)
+    if put.user_id not in (None, user_id):
+        yield Entry(keys.sessions_with("runner", key.namespace, put.user_id), member)
+    if put.parent_run_id is not None:
+        yield Entry(keys.sessions_with("parent", key.namespace, put.parent_run_id), member)
     if put.header.status in OPEN_STATUSES:
         yield open_entry(keys, key, member, put.run_id, put.revision)
 

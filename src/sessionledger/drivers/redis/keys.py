@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 
 from sessionledger.errors import InvalidRecordError
 from sessionledger.protocol.rows import SessionKey
@@ -17,11 +18,10 @@ __all__ = ["CONTENT", "SEGMENT", "Keys", "SessionKeys", "member_of", "session_of
 _PREFIX = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,60}")
 _RESERVED = re.compile(r"[%/{}]")
 
-#: Keys of an incarnation's content, which go with it. Its messages, its runs and their ids lie in lists
-#: of `SEGMENT` each, whose keys have the segment's number behind.
+#: Keys of an incarnation's content, which go with it. Its messages and its runs lie in lists of `SEGMENT` each, whose
+#: keys have the segment's number behind.
 CONTENT = (
-    "run_ids",
-    "message_ids",
+    "ids",
     "revisions",
     "changed",
     "patches",
@@ -39,16 +39,22 @@ def _escaped(text: str) -> str:
     return _RESERVED.sub(lambda found: f"%{ord(found[0]):02X}", text) if _RESERVED.search(text) else text
 
 
+@lru_cache(maxsize=_MOST_MADE)
+def _shared(begin: str, namespace: str, value: str | None = None) -> str:
+    """The name of a key that several sessions share."""
+    return begin + _escaped(namespace) + ("" if value is None else f"/{_escaped(value)}")
+
+
 class SessionKeys:
     """Of one incarnation of a session."""
 
-    __slots__ = (*CONTENT, "head", "member", "messages", "names", "runs", "sealed")
+    __slots__ = (*CONTENT, "head", "member", "messages", "runs", "sealed")
 
     def __init__(self, prefix: str, key: SessionKey, incarnation: int) -> None:
         session = f"{prefix}{{{_escaped(key.namespace)}/{_escaped(key.session_id)}}}:"
         self.head, self.sealed = f"{session}head", f"{session}sealed"
         inner = f"{session}{incarnation}:"
-        self.messages, self.names, self.runs = f"{inner}messages:", f"{inner}names:", f"{inner}runs:"
+        self.messages, self.runs = f"{inner}messages:", f"{inner}runs:"
         for name in CONTENT:
             setattr(self, name, inner + name)
         self.member = member_of(key.session_id, incarnation)
@@ -57,10 +63,8 @@ class SessionKeys:
     sealed: str
     member: bytes
     runs: str
-    run_ids: str
+    ids: str
     messages: str
-    names: str
-    message_ids: str
     revisions: str
     changed: str
     patches: str
@@ -102,29 +106,29 @@ class Keys:
 
     def sessions(self, namespace: str) -> str:
         """Scored by their last activity."""
-        return f"{self.prefix}sessions:{_escaped(namespace)}"
+        return _shared(f"{self.prefix}sessions:", namespace)
 
     def sessions_of_user(self, namespace: str, user_id: str) -> str:
-        return f"{self.prefix}user:{_escaped(namespace)}/{_escaped(user_id)}"
+        return _shared(f"{self.prefix}user:", namespace, user_id)
 
     def names(self, namespace: str) -> str:
         """The same sessions, by their names."""
-        return f"{self.prefix}names:{_escaped(namespace)}"
+        return _shared(f"{self.prefix}names:", namespace)
 
     def forks(self, namespace: str, session_id: str) -> str:
-        return f"{self.prefix}forks:{_escaped(namespace)}/{_escaped(session_id)}"
+        return _shared(f"{self.prefix}forks:", namespace, session_id)
 
     def open_runs(self, namespace: str) -> str:
-        return f"{self.prefix}open:{_escaped(namespace)}"
+        return _shared(f"{self.prefix}open:", namespace)
 
     def sessions_with(self, field: str, namespace: str, value: str) -> str:
         """Sessions that have a run with that agent, user or parent."""
-        return f"{self.prefix}{field}:{_escaped(namespace)}/{_escaped(value)}"
+        return _shared(f"{self.prefix}{field}:", namespace, value)
 
     def runs_by_id(self, namespace: str, run_id: str) -> tuple[str, bytes]:
         """Where a run's id is noted, and what the note begins with; behind it stands the session."""
         digest = hashlib.blake2b(run_id.encode(), digest_size=9).digest()
-        return f"{self.prefix}run:{digest[0]:02x}:{_escaped(namespace)}", digest[1:]
+        return _shared(f"{self.prefix}run:{digest[0]:02x}:", namespace), digest[1:]
 
 
 def member_of(session_id: str, incarnation: int) -> bytes:

@@ -10,7 +10,7 @@ import msgspec
 from sessionledger.drivers.redis.append import most_of_a_counter
 from sessionledger.drivers.redis.keys import Keys
 from sessionledger.drivers.redis.scripts import script
-from sessionledger.drivers.redis.values import BIG_COUNTER, head_of, patches_of, stored_run_of
+from sessionledger.drivers.redis.values import BIG_COUNTER, head_of, largest_of, patches_of, stored_run_of
 from sessionledger.protocol.decide import Known, StoredOperation, StoredRun, needs_operation
 from sessionledger.protocol.rows import Commit, Hide, PatchRun, PutRun, RunReceipt, Show
 
@@ -33,6 +33,7 @@ class Seen(NamedTuple):
     changing: Mapping[str, Changing]
     ends: Mapping[str, bytes]  #: of hidden ranges: the versions at which they were shown again
     counters: Mapping[str, int]  #: those that are too large for the server to add to
+    largest: int  #: of its messages
 
 
 def _named(commit: Commit) -> list[PutRun]:
@@ -73,14 +74,14 @@ def look_command(keys: Keys, commit: Commit, incarnation: int) -> list[str | byt
         arguments += (put.run_id, put.revision)
     arguments += (len(changed), *changed, len(hides), *hides)
     arguments += (len(counters), *(BIG_COUNTER + name for name in counters))
-    stored = [names.head, names.runs, names.run_ids, names.revisions, names.changed, names.patches, names.operations]
+    stored = [names.head, names.runs, names.ids, names.revisions, names.changed, names.patches, names.operations]
     return script("look").call([*stored, names.hides], arguments)
 
 
 def seen_of(commit: Commit, answer: Sequence[Any]) -> Seen:
     head = head_of(answer[0], commit.key)
     if head is None or len(answer) == 1:
-        return Seen(Known(head), {}, {}, {})
+        return Seen(Known(head), {}, {}, {}, 0)
     _, operation, named, newest, hides, counters = answer
     runs, changing = _newest(commit, newest)
     ends = {name: found for name, found in zip(_hides(commit), hides, strict=True) if found is not None}
@@ -96,7 +97,7 @@ def seen_of(commit: Commit, answer: Sequence[Any]) -> Seen:
         runs,
         frozenset(ends),
     )
-    return Seen(known, changing, ends, totals)
+    return Seen(known, changing, ends, totals, largest_of(answer[0]))
 
 
 def _newest(commit: Commit, answers: Sequence[Any]) -> tuple[dict[str, StoredRun], dict[str, Changing]]:

@@ -16,6 +16,7 @@ from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import BusyLoadingError, ConnectionError, ResponseError, TimeoutError
 
+from sessionledger.drivers.redis.answers import Answers
 from sessionledger.drivers.redis.errors import UnsentError
 from sessionledger.errors import PoolTimeoutError
 
@@ -31,6 +32,7 @@ class Pool:
         self._make, self._size, self._patience = make, size, patience
         self._idle: list[AbstractConnection] = []
         self._used: set[AbstractConnection] = set()
+        self._reading: dict[AbstractConnection, Answers] = {}
         self._places = asyncio.Semaphore(size)
         self._closed = False
 
@@ -39,14 +41,24 @@ class Pool:
 
         `UnsentError` when there was no connection to be had.
         """
-        await self._take_place()
+        if self._places.locked():
+            await self._wait_for_place()
+        else:
+            await self._places.acquire()
         connection = self._idle.pop() if self._idle else self._make()
         self._used.add(connection)
         try:
             if not connection.is_connected:
                 await self._connect(connection)
-            await connection.send_packed_command(_packed(commands), check_health=False)
-            answers = [await _answer(connection) for _ in commands]
+            reading = self._reading.get(connection)
+            if reading is None:
+                answers = await _ask(connection, commands)
+            else:
+                answers = await reading.to(_packed(commands), len(commands))
+        except BusyLoadingError as error:
+            await self._drop(connection)
+            await self._drop_idle()
+            raise UnsentError from error
         except BaseException as error:
             await self._drop(connection)
             if isinstance(error, ConnectionError | TimeoutError | OSError | UnsentError):
@@ -62,10 +74,7 @@ class Pool:
             self._idle.append(connection)
         return answers
 
-    async def _take_place(self) -> None:
-        if not self._places.locked():
-            await self._places.acquire()
-            return
+    async def _wait_for_place(self) -> None:
         try:
             async with asyncio.timeout(self._patience):
                 await self._places.acquire()
@@ -80,9 +89,13 @@ class Pool:
             await connection.connect()  # type: ignore[no-untyped-call]
         except Exception as error:
             raise UnsentError from error
+        answers = Answers.of(connection)
+        if answers is not None:
+            self._reading[connection] = answers
 
     async def _drop(self, connection: AbstractConnection) -> None:
         """At once: nothing that is waited for here could be cancelled half-way."""
+        self._reading.pop(connection, None)
         with suppress(Exception):
             await connection.disconnect(nowait=True)
 
@@ -98,16 +111,20 @@ class Pool:
             await self._drop(connection)
 
 
+async def _ask(connection: AbstractConnection, commands: Sequence[Command]) -> list[Any]:
+    await connection.send_packed_command(_packed(commands), check_health=False)
+    answers: list[Any] = []
+    for _ in commands:
+        try:
+            answers.append(await connection.read_response())
+        except ResponseError as error:
+            answers.append(error)
+    return answers
+
+
 def _packed(commands: Sequence[Command]) -> bytes:
     # its stub takes one word alone
     pack: Callable[[tuple[str | bytes | int, ...]], bytes] = pack_command  # type: ignore[assignment]
+    if len(commands) == 1:
+        return pack(tuple(commands[0]))
     return b"".join([pack(tuple(command)) for command in commands])
-
-
-async def _answer(connection: AbstractConnection) -> Any:
-    try:
-        return await connection.read_response()
-    except ResponseError as error:
-        return error
-    except BusyLoadingError as error:
-        raise UnsentError from error

@@ -91,7 +91,7 @@ class Reader:
         head, rest = await self._read(servers, "messages", query.key, _of_messages, arguments)
         if not rest:
             return MessagePage(head, (), {}, False)
-        return _message_page(head, rest[0], rest[1], query)
+        return _message_page(head, rest[0], query)
 
     async def runs(self, servers: Servers, query: RunQuery, *, newest: bool = False) -> RunPage:
         """`newest`: of each run that revision alone."""
@@ -121,11 +121,11 @@ class Reader:
 
 
 def _of_messages(names: SessionKeys) -> list[str]:
-    return [names.head, names.messages, names.names, names.message_ids]
+    return [names.head, names.messages, names.ids]
 
 
 def _of_runs(names: SessionKeys) -> list[str]:
-    return [names.head, names.runs, names.run_ids, names.revisions, names.changed, names.patches]
+    return [names.head, names.runs, names.ids, names.revisions, names.changed, names.patches]
 
 
 def _of_hidden(names: SessionKeys) -> list[str]:
@@ -140,24 +140,17 @@ def _marked(value: str | None) -> str:
     return "" if value is None else f"={value}"
 
 
-def _message_page(head: Head | None, page: Sequence[Any], names: Sequence[Any], query: MessageQuery) -> MessagePage:
+def _message_page(head: Head | None, page: Sequence[Any], query: MessageQuery) -> MessagePage:
     rows: list[MessageRow] = []
+    run_ids: dict[int, str] = {}
     size = 0
     for first, values in zip(page[::2], page[1::2], strict=True):
-        found = messages_of(first, values)
+        found = messages_of(first, values, run_ids)
         for row in reversed(found) if query.reverse else found:
             if query.message_id not in (None, row.message_id):
                 continue
             if len(rows) == query.limit or size >= query.max_bytes:
-                return MessagePage(head, rows, _names_of(names), True)
+                return MessagePage(head, rows, run_ids, True)
             rows.append(row)
             size += len(row.body)
-    return MessagePage(head, rows, _names_of(names), size >= query.max_bytes)
-
-
-def _names_of(names: Sequence[Any]) -> dict[int, str]:
-    return {
-        seq: run_id.decode()
-        for first, found in zip(names[::2], names[1::2], strict=True)
-        for seq, run_id in enumerate(found, first)
-    }
+    return MessagePage(head, rows, run_ids, size >= query.max_bytes)

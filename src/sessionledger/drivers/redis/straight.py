@@ -13,7 +13,7 @@ from sessionledger.protocol.rows import Head, MessagePage, MessageQuery, Message
 
 __all__ = ["Straight"]
 
-_LEAST = 100  #: messages of a page for which it is worth a second round trip, for the ids of their runs
+_LEAST = 100  #: messages of a page that a script would be slower to bring
 
 
 class Straight:
@@ -43,9 +43,9 @@ class Straight:
         self.learn(head, found[0])
         if query.reverse and query.ranges[0][1] > extent.newest != head.message_count:
             return None
-        rows = messages_of(first, [value for piece in found[1:] for value in piece])
-        run_ids = await self._run_ids(servers, query, head, rows)
-        return None if run_ids is None else _cut(head, rows, run_ids, query)
+        run_ids: dict[int, str] = {}
+        rows = messages_of(first, [value for piece in found[1:] for value in piece], run_ids)
+        return _cut(head, rows, run_ids, query)
 
     async def _at_once(self, servers: Servers, key: str, commands: Sequence[Any]) -> list[Any]:
         requests = [Request(key, command) for command in (("MULTI",), *commands, ("EXEC",))]
@@ -54,27 +54,6 @@ class Straight:
             if isinstance(answer, Exception):
                 raise answer
         return list(found)
-
-    async def _run_ids(
-        self, servers: Servers, query: MessageQuery, head: Head, rows: Sequence[MessageRow]
-    ) -> dict[int, str] | None:
-        """They never change, so it does not matter that they are read a moment later."""
-        seqs = {row.run_seq for row in rows}
-        if not seqs:
-            return {}
-        first, last = min(seqs), max(seqs)
-        if last - first > 2 * len(rows):
-            return None
-        names = self._keys.session(query.key, head.incarnation)
-        base = head.fork.run_seq if head.fork else 0
-        pieces = _pieces(names.names, base, first, last)
-        found = await servers.send([Request(names.head, ("LRANGE", *piece)) for piece in pieces])
-        for answer in found:
-            if isinstance(answer, Exception):
-                raise answer
-        run_ids = [run_id.decode() for answer in found for run_id in answer]
-        # one that is not there: the session was erased meanwhile
-        return dict(enumerate(run_ids, first)) if len(run_ids) == last - first + 1 else None
 
 
 def _is_worth_it(query: MessageQuery, extent: Extent) -> bool:
@@ -110,6 +89,8 @@ def _pieces(prefix: str, base: int, first: int, last: int) -> list[tuple[str, in
 def _cut(head: Head, rows: list[MessageRow], run_ids: dict[int, str], query: MessageQuery) -> MessagePage:
     if query.reverse:
         rows.reverse()
+    if sum([len(row.body) for row in rows]) < query.max_bytes:
+        return MessagePage(head, rows[: query.limit], run_ids, len(rows) > query.limit)
     size = 0
     for count, row in enumerate(rows):
         if count == query.limit or size >= query.max_bytes:

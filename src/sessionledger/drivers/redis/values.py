@@ -19,7 +19,6 @@ from sessionledger.protocol.rows import (
     MessageRow,
     PutRun,
     RunHeader,
-    RunReceipt,
     RunRow,
     SessionHeader,
     SessionKey,
@@ -41,15 +40,14 @@ __all__ = [
     "hidden_value",
     "largest_of",
     "listed_of",
+    "log_text",
     "message_value",
     "messages_of",
     "meta_of",
     "patches_of",
     "patches_value",
-    "record_of",
     "record_value",
     "run_of",
-    "seq_mark",
     "session_of_fields",
     "short_id",
     "stored_body",
@@ -61,20 +59,16 @@ __all__ = [
 #: Fields of a session's hash, in the order of `head.lua`.
 HEAD: Final = (
     "incarnation",
-    "version",
+    "log",
     "state_version",
-    "runs",
-    "messages",
     "user_id",
     "created_at",
-    "last_activity_at",
     "deleted_at",
     "erased",
     "has_hidden",
     "has_summary",
     "forks",
     "fork",
-    "largest",
 )
 #: What a list of sessions reads of each.
 LISTED: Final = (*HEAD, "header", "body")
@@ -83,6 +77,8 @@ LISTED: Final = (*HEAD, "header", "body")
 SMALL_COUNTER, BIG_COUNTER = "n:", "N:"
 
 _RECORD = Struct(">QQQQ")
+_MESSAGE = Struct(">BBIBI")  #: a list of eight, and the first two of them, in 4 bytes each
+_SHORT: Final = hashlib.blake2b(digest_size=8)
 _json = msgspec.json.Encoder().encode
 _pack = msgspec.msgpack.Encoder().encode
 _decode_fork = msgspec.json.Decoder(tuple[str, int, int, int, int]).decode
@@ -92,7 +88,7 @@ _decode_meta = msgspec.msgpack.Decoder(
     tuple[str, int, bytes, str | None, str | None, str | None, str | None, int, _RunHeaderFields]
 ).decode
 _decode_patches = msgspec.msgpack.Decoder(tuple[list[str], _RunHeaderFields]).decode
-_decode_messages = msgspec.msgpack.Decoder(list[tuple[int, int, int, int, int, str | None, Any]]).decode
+_decode_messages = msgspec.msgpack.Decoder(list[tuple[int, int, int, int, int, str | None, str, Any]]).decode
 _decode_hidden = msgspec.msgpack.Decoder(tuple[str, tuple[int, int], tuple[int, int], int | None, int, int, int]).decode
 _decode_switch = msgspec.msgpack.Decoder(tuple[str, str | None, str, Any, int]).decode
 _make_run_header: Callable[..., RunHeader] = RunHeader
@@ -119,18 +115,19 @@ def head_of(values: Sequence[bytes | None], key: SessionKey) -> Head | None:
     if values[0] is None:
         return None
     incarnation: Any
-    incarnation, version, state_version, runs, messages, user, created, active, deleted, *rest = values
-    erased, has_hidden, has_summary, forks, fork, *_ = rest
+    log: Any
+    incarnation, log, state_version, user, created, deleted, erased, has_hidden, has_summary, forks, fork, *_ = values
+    version, runs, messages, active, _ = map(int, log.split())
     return _make_head(
         key,
         int(incarnation),
-        int(version or 0),
+        version,
         int(state_version or 0),
-        int(runs or 0),
-        int(messages or 0),
+        runs,
+        messages,
         None if user is None else user.decode(),
         int(created or 0),
-        int(active or 0),
+        active,
         int(deleted) if deleted else None,
         erased == b"1",
         has_hidden == b"1",
@@ -142,22 +139,21 @@ def head_of(values: Sequence[bytes | None], key: SessionKey) -> Head | None:
 
 def largest_of(values: Sequence[bytes | None]) -> int:
     """Of the same fields: the length of the largest message."""
-    return int(values[len(HEAD) - 1] or 0)
+    return int((values[1] or b"0").rpartition(b" ")[2])
 
 
-def fields_of_head(head: Head) -> list[str | bytes | int]:
+def log_text(version: int, runs: int, messages: int, active: int, largest: int) -> str:
+    """What every append changes, in one field."""
+    return f"{version} {runs} {messages} {active} {largest}"
+
+
+def fields_of_head(head: Head, largest: int) -> list[str | bytes | int]:
     """Names and values of what changes in a session's life."""
     return [
-        "version",
-        head.version,
+        "log",
+        log_text(head.version, head.run_count, head.message_count, head.last_activity_at, largest),
         "state_version",
         head.state_version,
-        "runs",
-        head.run_count,
-        "messages",
-        head.message_count,
-        "last_activity_at",
-        head.last_activity_at,
         "deleted_at",
         "" if head.deleted_at is None else head.deleted_at,
         "erased",
@@ -233,8 +229,8 @@ def _header_fields(header: RunHeader) -> tuple[Any, ...]:
     )
 
 
-def record_of(put: PutRun) -> bytes:
-    """A run, without the numbers that the server puts before it."""
+def record_value(put: PutRun, seq: int, version: int, first: int, last: int) -> bytes:
+    """A run; first and last position."""
     meta = _pack(
         (
             put.run_id,
@@ -249,7 +245,8 @@ def record_of(put: PutRun) -> bytes:
         )
     )
     body = stored_body(put.body)
-    return _kind_of(put) + len(meta).to_bytes(3) + meta + (body.encode() if isinstance(body, str) else body)
+    kind = _kind_of(put) + len(meta).to_bytes(3)
+    return _RECORD.pack(seq, version, first, last) + kind + meta + (body.encode() if isinstance(body, str) else body)
 
 
 _STATUSES: Final = (*OPEN_STATUSES, "completed", "failed", "cancelled")
@@ -267,11 +264,6 @@ def _kind_of(put: PutRun) -> bytes:
 def kinds_of(statuses: Sequence[str]) -> list[int]:
     """Of runs of these statuses without a parent."""
     return [_STATUSES.index(status) for status in statuses if status in _STATUSES]
-
-
-def record_value(put: PutRun, receipt: RunReceipt) -> bytes:
-    numbers = _RECORD.pack(receipt.run_seq, receipt.version, receipt.first_position, receipt.last_position)
-    return numbers + record_of(put)
 
 
 def _split(record: bytes) -> tuple[tuple[Any, ...], Any, int]:
@@ -341,28 +333,29 @@ def patches_of(value: bytes) -> tuple[int, int, list[str], tuple[Any, ...]]:
 # messages
 
 
-def message_value(row: MessageRow, revision: int) -> bytes:
-    """A message, without its run's seq that stands before it: a list in MessagePack from its second item on."""
-    rest = _pack((row.index, row.created_at, revision, row.message_id, row.body))
-    return b"\xce" + len(row.body).to_bytes(4) + rest[1:]
-
-
-def seq_mark(seq: int) -> bytes:
-    """The beginning of a message: a list of seven, and the first of them."""
-    return b"\x97\xce" + seq.to_bytes(4)
+def message_value(row: MessageRow, run_id: str, seq: int, revision: int) -> bytes:
+    """A message, as a list in MessagePack whose beginning is always as long."""
+    rest = _pack((row.index, row.created_at, revision, row.message_id, run_id, row.body))
+    return _MESSAGE.pack(0x98, 0xCE, seq, 0xCE, len(row.body)) + rest[1:]
 
 
 def short_id(message_id: str) -> bytes:
-    """What stands for a message's id where messages are found by it; the message itself tells whether it is the one."""
-    return hashlib.blake2b(message_id.encode(), digest_size=8).digest()
+    """What stands for a message's id where messages are found by it; the message itself tells whether it is the one.
+
+    It begins as no run's id does, which is found there too.
+    """
+    digest = _SHORT.copy()
+    digest.update(message_id.encode())
+    return b"\0" + digest.digest()
 
 
-def messages_of(first: int, values: Sequence[bytes]) -> list[MessageRow]:
-    """Those from a position on, decoded at once."""
+def messages_of(first: int, values: Sequence[bytes], run_ids: dict[int, str]) -> list[MessageRow]:
+    """Those from a position on, decoded at once; the ids of their runs are added to `run_ids`."""
     decoded = _decode_messages(b"\xdd" + len(values).to_bytes(4) + b"".join(values))
+    run_ids.update([(one[0], one[6]) for one in decoded])
     return [
         MessageRow(message_id, created_at, body, index, position, seq, revision)
-        for position, (seq, _, index, created_at, revision, message_id, body) in enumerate(decoded, first)
+        for position, (seq, _, index, created_at, revision, message_id, _, body) in enumerate(decoded, first)
     ]
 
 

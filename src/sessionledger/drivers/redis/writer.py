@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sessionledger.drivers.redis.append import Append, chains_of
 from sessionledger.drivers.redis.changes import commands_of
 from sessionledger.drivers.redis.errors import CLIENT_ERRORS, DAMAGE, damage_of, error_of
-from sessionledger.drivers.redis.guesses import Guesses
+from sessionledger.drivers.redis.guesses import Guesses, Standing, Standings
 from sessionledger.drivers.redis.indexes import Entry, Indexing, early, indexing_of, late, lists_of
 from sessionledger.drivers.redis.keys import Keys
 from sessionledger.drivers.redis.looking import Seen, look_command, seen_of
@@ -16,7 +16,7 @@ from sessionledger.drivers.redis.scripts import script
 from sessionledger.drivers.redis.servers import Request, Servers
 from sessionledger.errors import DecodeError, DriverError, OutcomeUnknownError, UnavailableError
 from sessionledger.protocol.decide import decide
-from sessionledger.protocol.rows import Commit, Outcome
+from sessionledger.protocol.rows import Commit, Head, Outcome
 
 __all__ = ["Writer"]
 
@@ -27,6 +27,7 @@ class Writer:
     def __init__(self, keys: Keys, guesses: Guesses, replication: Replication, *, indexed: bool) -> None:
         """`indexed`: the server has all keys, so that a session and its indexes are written at once."""
         self._keys, self._guesses, self._replication, self._indexed = keys, guesses, replication, indexed
+        self._standings = Standings()
 
     async def commit(self, servers: Servers, commits: Sequence[Commit]) -> list[Outcome | DriverError | DecodeError]:
         outcomes: list[Outcome | DriverError | DecodeError | None] = [None] * len(commits)
@@ -62,20 +63,28 @@ class Writer:
                 for at in chain:
                     outcomes[at] = _in_place(answer)
             elif answer is not None:
-                found = one.outcomes(answer)
-                self._guesses.learn(found[-1].head)
-                for at, outcome in zip(chain, found, strict=True):
+                head = self._learned(one.standing(answer))
+                for at, outcome in zip(chain, one.outcomes(head), strict=True):
                     outcomes[at] = outcome
                 if not self._indexed:
-                    behind += late(self._indexing_of(one, found[-1].head.last_activity_at))
+                    behind += late(self._indexing_of(one, head.last_activity_at))
         if behind:
             await _send_all(servers, behind)
 
     def _append_of(self, commits: Sequence[Commit]) -> Append:
         new = commits[0].create
         assert new is not None
-        incarnation, user_id = self._guesses.of(commits[0].key, new.user_id)
-        return Append(self._keys, commits, incarnation, user_id, indexed=self._indexed)
+        key = commits[0].key
+        incarnation, user_id = self._guesses.of(key, new.user_id)
+        standing = self._standings.of(key)
+        return Append(self._keys, commits, incarnation, user_id, standing, indexed=self._indexed)
+
+    def _learned(self, standing: Standing) -> Head:
+        head = standing.head
+        assert head is not None
+        self._guesses.learn(head)
+        self._standings.learn(head.key, standing)
+        return head
 
     def _indexing_of(self, one: Append, active: int | None) -> Indexing:
         """On other nodes: before, with everything that it adds; behind, with the activity that it has come to."""
