@@ -92,6 +92,33 @@ async def erase(driver: Driver) -> None:
         pass
 
 
+# runs that are no plain ones
+
+
+PLAIN = ("completed", "running")
+
+
+async def test_runs_that_are_not_plain_are_found_among_many(driver: Driver, collections: Mapping[str, Any]) -> None:
+    for number in range(1, 31):
+        await send(driver, put(f"r{number}", status="failed" if number % 10 == 0 else "completed"))
+    page = await driver.runs(RunQuery(key(), 2, MANY_BYTES, bodies=False, plain=PLAIN))
+    assert [row.seq for row in page.rows] == [10, 20] and page.more
+    page = await driver.runs(RunQuery(key(), 2, MANY_BYTES, bodies=False, first_seq=11, last_seq=29, plain=PLAIN))
+    assert [row.seq for row in page.rows] == [20] and not page.more
+    page = await driver.runs(RunQuery(key(), 1, MANY_BYTES, bodies=False, last_seq=9, plain=PLAIN))
+    assert list(page.rows) == [] and not page.more
+    assert collections["commits"].count_documents({"z": {"$exists": True}}) == 3
+
+
+async def test_a_run_that_was_stored_open_is_no_plain_one(driver: Driver) -> None:
+    await send(driver, put("open", status="running"))
+    await send(driver, put("plain"))
+    await send(driver, patch("open", 1, status="completed"))
+    await send(driver, put("child", parent_run_id="plain"))
+    page = await driver.runs(RunQuery(key(), 10, MANY_BYTES, bodies=False, plain=PLAIN))
+    assert [(row.run_id, row.patch) for row in page.rows] == [("open", 1), ("child", 0)]
+
+
 # a process that knows an old log
 
 

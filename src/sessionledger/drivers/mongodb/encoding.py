@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from sessionledger.drivers.mongodb.blobs import Columns, Spill
-from sessionledger.drivers.mongodb.heads import LogHead, head_fields
+from sessionledger.drivers.mongodb.heads import USUAL, LogHead, head_fields, is_plain
 from sessionledger.drivers.mongodb.layout import shard_key
 from sessionledger.protocol.decide import Decision, hidden_rows, needs_operation
 from sessionledger.protocol.rows import (
@@ -29,8 +29,6 @@ from sessionledger.protocol.rows import (
 )
 
 __all__ = ["document_of", "id_number", "operation_key", "patch_key", "put_key"]
-
-_USUAL: Final = "completed"  #: how most runs end: no index tells them apart
 
 
 def put_key(run_id: str, revision: int) -> str:
@@ -115,7 +113,9 @@ class _Document:
         self._add("op", put_key(put.run_id, put.revision))
         if put.revision == 1:
             fields["q"] = receipt.run_seq
-        if put.header.status not in OPEN_STATUSES and put.header.status != _USUAL:
+            if not is_plain(put):
+                fields["z"] = receipt.run_seq
+        if put.header.status not in OPEN_STATUSES and put.header.status != USUAL:
             self._add("x", put.header.status)
 
     def _patch(self, patch: PatchRun, receipt: RunReceipt) -> None:

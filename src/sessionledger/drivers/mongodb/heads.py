@@ -19,17 +19,19 @@ from sessionledger.protocol.rows import (
     ForkLink,
     Head,
     PatchSession,
+    PutRun,
     Seal,
     SessionKey,
     SetDeleted,
 )
 
-__all__ = ["HEAD_FIELDS", "Heads", "LogHead", "behind", "head_fields", "log_head_of"]
+__all__ = ["HEAD_FIELDS", "USUAL", "Heads", "LogHead", "behind", "head_fields", "is_plain", "log_head_of"]
 
 #: What a query brings for a head.
 HEAD_FIELDS: Final = {"_id": 0, "n": 1, "i": 1, "u": 1, "h": 1}
 
 _MOST_HEADS: Final = 8192
+USUAL: Final = "completed"  #: how most runs end: no index tells them apart
 
 
 class LogHead(msgspec.Struct, frozen=True):
@@ -40,6 +42,7 @@ class LogHead(msgspec.Struct, frozen=True):
     facts: int  #: the number of the last document that changed what lists show
     fields: int  #: the number of the document with the session's fields
     state: int  #: and of that with its state
+    others: int = 0  #: how many runs are no plain ones, as `is_plain` says
     counters: Mapping[str, int] = {}
 
     @property
@@ -65,6 +68,7 @@ class _Mark(msgspec.Struct, array_like=True, frozen=True):
     facts: int
     fields: int
     state: int
+    others: int
     counters: dict[str, int]
     fork: tuple[str, int, int, int, int] | None = None
 
@@ -98,7 +102,7 @@ def log_head_of(document: Mapping[str, Any], key: SessionKey) -> LogHead:
         mark.forks,
         ForkLink(*mark.fork) if mark.fork else None,
     )
-    return LogHead(head, document["n"], mark.facts, mark.fields, mark.state, mark.counters)
+    return LogHead(head, document["n"], mark.facts, mark.fields, mark.state, mark.others, mark.counters)
 
 
 def head_fields(log: LogHead) -> dict[str, Any]:
@@ -119,6 +123,7 @@ def head_fields(log: LogHead) -> dict[str, Any]:
         log.facts,
         log.fields,
         log.state,
+        log.others,
         dict(log.counters),
         (fork.session_id, fork.incarnation, fork.position, fork.run_seq, fork.version) if fork else None,
     )
@@ -128,13 +133,22 @@ def head_fields(log: LogHead) -> dict[str, Any]:
     return fields
 
 
+def is_plain(put: PutRun) -> bool:
+    """Whether a run is like most: `RunQuery.plain` lets it be left out."""
+    return put.header.status == USUAL and put.parent_run_id is None
+
+
 def behind(before: LogHead | None, commit: Commit, decision: Decision) -> LogHead:
     """The log once this is written."""
     assert decision.head is not None
     n = before.n + 1 if before else 1
     counters = add_counters(before.counters if before else {}, commit, decision)
+    others = sum(
+        isinstance(change, PutRun) and change.revision == 1 and not is_plain(change) for change, _ in decision.writes
+    )
     facts = fields = state = n
     if before is not None and not decision.created:
+        others += before.others
         facts, fields, state = before.facts, before.fields, before.state
         for change in commit.changes:
             if isinstance(change, Seal):
@@ -144,7 +158,7 @@ def behind(before: LogHead | None, commit: Commit, decision: Decision) -> LogHea
                 state = state if change.state is None else n
             elif isinstance(change, SetDeleted):
                 facts = n
-    return LogHead(decision.head, n, facts, fields, state, counters)
+    return LogHead(decision.head, n, facts, fields, state, others, counters)
 
 
 class Heads:
