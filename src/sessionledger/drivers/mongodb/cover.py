@@ -115,4 +115,4 @@ async def read_some(cursor: Any, max_bytes: int | None) -> list[Mapping[str, Any
 
 
 def _size(document: Mapping[str, Any]) -> int:
-    return sum(map(len, document["m"]["d"] if "m" in document else document.get("b", ())))
+    return sum(map(len, document["m"] if "m" in document else document.get("b", ())))
