@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any, Final, NamedTuple
@@ -17,17 +18,19 @@ from sessionledger.drivers.mongodb.heads import HEAD_FIELDS, Heads, LogHead
 from sessionledger.drivers.mongodb.layout import Layout, shard_key
 from sessionledger.drivers.mongodb.outlines import Entry, Outline, outline_of
 from sessionledger.drivers.mongodb.reader import changing, place
-from sessionledger.protocol.rows import LAST, MessagePage, MessageQuery, MessageRow
+from sessionledger.protocol.rows import LAST, MessagePage, MessageQuery, MessageRow, SessionKey
 
 __all__ = ["MessageReader", "clipped"]
 
 _ATTEMPTS: Final = 20  #: while the session changes under the reader
+_MOST_PLACES: Final = 8192
 _FIELDS: Final = {"_id": 0, "i": 1, "n": 1, "f": 1, "l": 1, "m": 1, "t": 1, "ck": 1}
 
 
 class MessageReader:
     def __init__(self, layout: Layout, heads: Heads, blobs: Blobs) -> None:
         self._layout, self._heads, self._blobs = layout, heads, blobs
+        self._places = _Places()
 
     async def messages(self, query: MessageQuery) -> MessagePage:
         log, cover = await self._begin(query)
@@ -49,7 +52,19 @@ class MessageReader:
             return log, await self._fetch(query, log) if log else None
         if query.reverse and query.message_id is None and query.ranges[0][1] >= guess.head.message_count:
             return await self._end(query, guess)
+        number = self._places.number_of(guess, query)
+        if number:
+            return await self._together(query, guess, number)
         log, cover = await asyncio.gather(self._heads.read(query.key), self._fetch(query, guess))
+        return log, cover.renewed(log) if log else None
+
+    async def _together(self, query: MessageQuery, guess: LogHead, number: int) -> tuple[LogHead | None, Cover | None]:
+        """Head and documents by one query, where it is known at which number the documents begin."""
+        cover = self._cover(guess)
+        places = min(query.limit, query.ranges[0][1] - query.ranges[0][0] + 1, guess.fitting(query.max_bytes))
+        log: LogHead | None = guess
+        if not await cover.fetch_with_head(number, places, query.max_bytes):
+            log = await self._heads.read(query.key)
         return log, cover.renewed(log) if log else None
 
     async def _end(self, query: MessageQuery, guess: LogHead) -> tuple[LogHead | None, Cover | None]:
@@ -99,6 +114,8 @@ class MessageReader:
             else row
             for row in page.rows
         ]
+        if page.more and not query.reverse:
+            self._places.note(log, page.rows[-1].position + 1, cover)
         return MessagePage(log.head, rows, page.run_ids, page.more)
 
     async def _dense(self, page: _Page, ranges: Sequence[tuple[int, int]], cover: Cover) -> bool:
@@ -150,6 +167,30 @@ class MessageReader:
         number = bisect_right(chunks["o"], at - document["f"]) - 1
         portion = await self._blobs.portion(shard, chunks, number)
         return _Stretch(document["f"] + chunks["o"][number], outline.entries, outline_of(portion), portion["m"])
+
+
+class _Places:
+    """At which numbers the pages begin that are likely to be asked for: a session's first, and those behind others."""
+
+    def __init__(self) -> None:
+        self._numbers: OrderedDict[tuple[SessionKey, int, int], int] = OrderedDict()
+
+    def note(self, log: LogHead, position: int, cover: Cover) -> None:
+        """A page has ended before this position."""
+        within, before = cover.at(position), cover.at(position - 1)
+        number = within["n"] if within is not None else before["n"] + 1 if before is not None else 0
+        self._numbers[log.head.key, log.head.incarnation, position] = number
+        if len(self._numbers) > _MOST_PLACES:
+            self._numbers.popitem(last=False)
+
+    def number_of(self, log: LogHead, query: MessageQuery) -> int:
+        """0 where it is not known."""
+        if query.reverse or query.message_id is not None or len(query.ranges) > 1:
+            return 0
+        first = query.ranges[0][0]
+        if first <= log.shared + 1:
+            return log.base + 1
+        return self._numbers.get((log.head.key, log.head.incarnation, first), 0)
 
 
 class _Stretch(NamedTuple):
