@@ -157,8 +157,11 @@ class MessageReader:
         return await self._context.driver.messages(query)
 
     async def _look_ahead(self, query: MessageQuery) -> None:
-        """Whoever has taken a second page takes the third: it is looked up while this one is made into messages."""
-        if self._begun and self._context.driver.info.reads_ahead:
+        """Whoever has taken a second page, or collects, takes the next: it is looked up while this one is made into
+        messages.
+        """
+        collects = query.limit > self._context.limits.rows
+        if (self._begun or collects) and self._context.driver.info.reads_ahead:
             self._ahead = (query, self._context.read_ahead(lambda: self._context.driver.messages(query)))
             # so that it is sent before anything else is done
             await anyio.lowlevel.checkpoint()
