@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import ceil
 from typing import Any, Final
 
 from sessionledger.drivers.mongodb.heads import LogHead
@@ -91,7 +92,7 @@ class Cover:
     async def fetch_with_head(self, number: int, places: int, max_bytes: int) -> bool:
         """The documents from a number on. Whether the log still ends where it was known to."""
         log, shard = self._log, shard_key(self._log.head.key)
-        last = number + int(places / log.density) + 1
+        last = number + ceil(places / log.density)
         asked = [
             {"s": shard, "n": {"$gte": number, "$lte": last}},
             {"s": shard, "n": {"$in": [log.n, log.n + 1]}},

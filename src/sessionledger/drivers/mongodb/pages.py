@@ -107,16 +107,18 @@ class MessageReader:
             await self._named(page, ranges, cover.all(), id_number(query.message_id))
         elif not await self._dense(page, ranges, cover):
             return None
-        shard = shard_key(query.key)
-        rows = [
-            msgspec.structs.replace(row, body=await self._blobs.load(shard, row.body))
+        rows = await self._with_bodies(page) if page.elsewhere else page.rows
+        if page.more and not query.reverse:
+            self._places.note(log, page.rows[-1].position + 1, cover)
+        return MessagePage(log.head, rows, page.run_ids, page.more)
+
+    async def _with_bodies(self, page: _Page) -> list[MessageRow]:
+        return [
+            msgspec.structs.replace(row, body=await self._blobs.load(page.shard, row.body))
             if isinstance(row.body, dict)
             else row
             for row in page.rows
         ]
-        if page.more and not query.reverse:
-            self._places.note(log, page.rows[-1].position + 1, cover)
-        return MessagePage(log.head, rows, page.run_ids, page.more)
 
     async def _dense(self, page: _Page, ranges: Sequence[tuple[int, int]], cover: Cover) -> bool:
         """Every position of the ranges. False when the log does not have one."""
@@ -214,6 +216,7 @@ class _Page:
         self.rows: list[MessageRow] = []
         self.run_ids: dict[int, str] = {}
         self.more = False
+        self.elsewhere = False  #: a body is kept apart
         self._size = 0
 
     @property
@@ -227,10 +230,10 @@ class _Page:
             if document["f"] != at or document["l"] > last or "ck" in document:
                 break
             outline, bodies = outline_of(document), document["m"]
-            (entry, *others), count = outline.entries, len(bodies)
+            entry, count = outline.entries[0], len(bodies)
             size = self._size + sum(map(len, bodies))
             room -= count
-            if others or outline.elsewhere or room < 0 or size >= self._max_bytes:
+            if entry.count < count or outline.elsewhere or room < 0 or size >= self._max_bytes:
                 break
             rows += map(
                 _make_row,
@@ -248,6 +251,7 @@ class _Page:
 
     def take(self, stretch: _Stretch, low: int, high: int) -> int:
         """Positions `low` to `high` of a stretch, as far as the page has room; the place behind them."""
+        self.elsewhere = self.elsewhere or stretch.outline.elsewhere
         for entry in stretch.entries[::-1] if self.reverse else stretch.entries:
             first, last = max(low, entry.first), min(high, entry.last)
             if first > last:
