@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 import anyio
 import anyio.lowlevel
+import msgspec
 
 from sessionledger.codec import messages_from_rows
 from sessionledger.context import Context, Scope
@@ -60,7 +61,9 @@ async def begin(context: Context, scope: Scope, session_id: str, *, none_if_dele
     if none_if_deleted and head is not None and head.deleted_at is not None:
         return None
     head = readable(scope, head)
-    return None if head is None else await resolve(context, head)
+    if row is None or head is None:
+        return None
+    return msgspec.structs.replace(await resolve(context, head), counters=row.counters)
 
 
 def pieces_of_view(view: View, first: int, last: int, *, reverse: bool) -> list[Piece]:

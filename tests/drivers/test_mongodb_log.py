@@ -206,6 +206,23 @@ async def test_pages_of_a_session_that_was_made_again_are_its_own(
     assert [row.run_seq for row in page.rows] == [1] * 10
 
 
+async def test_a_history_looks_for_runs_only_where_some_are_not_plain(url: str) -> None:
+    finds = Finds()
+    client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(url, event_listeners=[finds])
+    async with Store.on(MongoDriver(parse_url(url), client=client)) as store:
+        for number in range(20):
+            await store.append(run(f"r{number}", "a", "b"))
+        finds.brought.clear()
+        assert len(await store.history("s").collect()) == 40
+        # the session, and a page
+        assert len(finds.brought) == 2
+        await store.append(run("failed", "c", status="failed"))
+        finds.brought.clear()
+        assert len(await store.history("s").collect()) == 40
+        assert len(finds.brought) > 2
+    await client.close()
+
+
 async def test_large_messages_are_not_read_to_be_left_out(counted: tuple[Driver, list[int]]) -> None:
     driver, brought = counted
     for number in range(40):
