@@ -196,7 +196,7 @@ class _Held:
         self.unanswered = len(message.tool_calls)
 
 
-def _answer(results: Sequence[Message], asking: Message) -> bool:
+def _are_answers(results: Sequence[Message], asking: Message) -> bool:
     """Whether these are the results of a message's calls, in their order."""
     for result, call in zip(results, asking.tool_calls, strict=False):
         if result.tool_call_id != call.tool_call_id or result.tool_calls:
@@ -218,16 +218,16 @@ class Pairing:
 
     def feed(self, messages: Sequence[Message]) -> list[Message]:
         out: list[Message] = []
-        place, end = 0, len(messages)
-        while place < end:
-            message = messages[place]
-            place += 1
+        done = 0
+        for place, message in enumerate(messages, 1):
+            if place <= done:
+                continue
             if message.tool_calls:
-                behind = place + len(message.tool_calls)
-                if not self._open and _answer(messages[place:behind], message):
+                end = place + len(message.tool_calls)
+                if not self._open and _are_answers(messages[place:end], message):
                     # most calls are answered at once, and wait for nothing
-                    out += messages[place - 1 : behind]
-                    place = behind
+                    out += messages[place - 1 : end]
+                    done = end
                 else:
                     self._ask(message)
             elif message.tool_call_id is not None:

@@ -240,7 +240,7 @@ class _Page:
                 outline.ids or _NOBODY,
                 outline.times,
                 bodies,
-                entry.indexes(at, at + count - 1),
+                range(count) if entry.numbers == 0 else entry.indexes(at, at + count - 1),
                 range(at, at + count),
                 repeat(entry.run_seq),
                 repeat(entry.revision),
