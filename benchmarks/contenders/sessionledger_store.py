@@ -38,7 +38,6 @@ def record(message: Message) -> sessionledger.Message:
         tool_calls=[call] if asked and message.tool_call_id else (),
         tool_call_id=None if asked else message.tool_call_id,
         name=None if asked else message.tool_name,
-        model=MODEL if asked else None,
         usage=usage if asked else None,
     )
 

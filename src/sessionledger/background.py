@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -59,17 +60,7 @@ class Background:
     def ahead(self, read: Callable[[], Coroutine[Any, Any, T]]) -> Waiter[T]:
         """Begin a read that may be wanted. Nobody is told of its failure who does not wait for it."""
         waiter: Waiter[T] = Waiter()
-
-        async def settle() -> None:
-            try:
-                waiter.set(await read())
-            except Exception as error:
-                waiter.set(error)
-            except BaseException:
-                waiter.set(_dropped())
-                raise
-
-        task = self.spawn(settle)
+        task = self.spawn(partial(_settle, waiter, read, _dropped))
         if task is not None:
             self._reads.add(task)
             task.add_done_callback(self._reads.discard)
@@ -89,13 +80,7 @@ class Background:
 
         async def settle() -> None:
             try:
-                waiter.set(await work())
-            except Exception as error:
-                waiter.set(error)
-            except BaseException:
-                # it is the work that was cancelled, and not who waits for it
-                waiter.set(_closed())
-                raise
+                await _settle(waiter, work, _closed)
             finally:
                 self._forget(waiter)
 
@@ -131,6 +116,19 @@ class Background:
         if group is not None:
             group.cancel_scope.cancel()
             await group.__aexit__(None, None, None)
+
+
+async def _settle(
+    waiter: Waiter[T], work: Callable[[], Coroutine[Any, Any, T]], cancelled: Callable[[], Exception]
+) -> None:
+    """Do it, and tell how it ended; `cancelled` is told when the work was, and not who waits for it."""
+    try:
+        waiter.set(await work())
+    except Exception as error:
+        waiter.set(error)
+    except BaseException:
+        waiter.set(cancelled())
+        raise
 
 
 def _closed() -> OutcomeUnknownError:

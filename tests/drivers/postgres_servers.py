@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sessionledger.testing.servers import PostgresServer, Process
-from sessionledger.testing.servers.process import free_port, make_directory, unprivileged_user
+from sessionledger.testing.servers.process import free_port, listens, make_directory, unprivileged_user
 
 
 @contextmanager
@@ -52,21 +51,13 @@ def bouncer(server: PostgresServer, program: str) -> Iterator[str]:
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = trust\n"
         f"auth_file = {users}\npool_mode = transaction\ndefault_pool_size = 3\n"
     )
-    process = Process([program, settings], directory, ready=lambda: _listens(port), user=user)
+    process = Process([program, settings], directory, ready=lambda: listens(port), user=user)
     try:
         process.start()
         yield f"postgresql://{target.username}@127.0.0.1:{port}/postgres?statement_cache_size=0"
     finally:
         process.stop()
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
 
 
 class SmallDisk:

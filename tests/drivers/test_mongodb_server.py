@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import importlib
 import inspect
 import pkgutil
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,11 +33,12 @@ from sessionledger.errors import (
     UnavailableError,
 )
 from sessionledger.protocol.driver import Driver
+from sessionledger.protocol.rows import MessageQuery
 from sessionledger.records import Durability
 from sessionledger.registry import parse_url
 from sessionledger.store import Store
 from sessionledger.testing.builders import turn
-from sessionledger.testing.rows import all_messages, commit, put, send
+from sessionledger.testing.rows import all_messages, commit, key, put, send
 from sessionledger.testing.servers import MongoServer
 
 pytestmark = pytest.mark.anyio
@@ -183,11 +187,20 @@ async def test_a_server_that_is_down_is_told_in_time(client: str) -> None:
         await driver.open()
 
 
+async def prepared(server: MongoServer) -> str:
+    """The URL of a database with the store's collections. To make them takes a busy machine longer than the timeouts
+    of the tests that follow, which are of calls to a server that is not there.
+    """
+    url = server.fresh_url()
+    await (await opened(url)).close()
+    return url
+
+
 @CLIENTS
 async def test_a_server_that_stops_and_starts_again(client: str) -> None:
     with MongoServer() as server:
-        url = f"{server.fresh_url()}?serverSelectionTimeoutMS=500"
-        async with Store.on(driver_of(url, client=client), timeout=5) as store:
+        driver = driver_of(await prepared(server), client=client, serverSelectionTimeoutMS="500")
+        async with Store.on(driver, timeout=10) as store:
             await store.append(turn("r1"))
             server.process.kill()
             with anyio.fail_after(20), pytest.raises((UnavailableError, OutcomeUnknownError, DriverTimeoutError)):
@@ -201,19 +214,50 @@ async def test_a_server_that_stops_and_starts_again(client: str) -> None:
 @CLIENTS
 async def test_a_server_that_is_silent_ends_in_a_timeout(client: str) -> None:
     with MongoServer() as server:
-        async with Store.on(driver_of(server.fresh_url(), client=client, socketTimeoutMS="3000"), timeout=1) as store:
+        driver = driver_of(await prepared(server), client=client, socketTimeoutMS="9000")
+        async with Store.on(driver, timeout=3) as store:
             await store.append(turn("r1"))
             server.process.pause()
             try:
-                with anyio.fail_after(5), pytest.raises(DriverTimeoutError):
+                with anyio.fail_after(7), pytest.raises(DriverTimeoutError):
                     await store.append(turn("r2"))
-                with anyio.fail_after(5), pytest.raises((DriverTimeoutError, UnavailableError)):
+                with anyio.fail_after(7), pytest.raises((DriverTimeoutError, UnavailableError)):
                     await store.messages("s").collect()
             finally:
                 server.process.resume()
             await anyio.sleep(0.5)
             assert (await store.append(turn("r2"))).run_seq == 2
             assert (await store.append(turn("r3"))).run_seq == 3
+
+
+@CLIENTS
+async def test_a_read_that_is_cancelled_while_it_connects_leaves_no_socket(
+    url: str, client: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = await opened(url, client=client)
+    loop = asyncio.get_running_loop()
+    connect, connecting = loop.sock_connect, asyncio.Event()
+
+    async def slow(*arguments: Any) -> None:
+        connecting.set()
+        await asyncio.sleep(0.1)
+        await connect(*arguments)
+
+    monkeypatch.setattr(loop, "sock_connect", slow)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        async with anyio.create_task_group() as group:
+            # more than there are connections
+            for _ in range(5):
+                group.start_soon(driver.messages, MessageQuery(key(), ((1, 10),), 10, 1_000_000))
+            with anyio.move_on_after(1):
+                await connecting.wait()
+            group.cancel_scope.cancel()
+        await asyncio.sleep(0.3)
+        gc.collect()
+    assert [str(one.message) for one in told if issubclass(one.category, ResourceWarning)] == []
+    assert await all_messages(driver) == []
+    await driver.close()
 
 
 async def test_a_full_disk_is_told(url: str) -> None:

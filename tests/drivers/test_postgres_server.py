@@ -189,6 +189,7 @@ async def test_a_connection_that_the_server_ended_is_replaced(postgres_server: P
 async def test_a_server_that_was_killed_has_all_that_was_acknowledged() -> None:
     with PostgresServer(durable=True) as server:
         acknowledged: list[str] = []
+        enough = anyio.Event()
 
         async def write(session_id: str) -> None:
             for number in range(10_000):
@@ -197,16 +198,18 @@ async def test_a_server_that_was_killed_has_all_that_was_acknowledged() -> None:
                 except (UnavailableError, OutcomeUnknownError):
                     return
                 acknowledged.append(f"{session_id}/r{number}")
+                if len(acknowledged) == 50:
+                    enough.set()
 
         async with open_store(server.url) as store:
             async with anyio.create_task_group() as tasks:
                 for name in "abcd":
                     tasks.start_soon(write, name)
-                await anyio.sleep(1)
+                with anyio.fail_after(60):
+                    await enough.wait()
                 await anyio.to_thread.run_sync(server.process.kill)
             await anyio.to_thread.run_sync(server.process.start)
             found = {f"{name}/{run.run_id}" for name in "abcd" async for run in store.runs(name)}
-            assert len(acknowledged) > 20
             assert set(acknowledged) <= found
             await store.append(said(1, "again"))
 

@@ -45,7 +45,7 @@ CLIENTS = {
     "drivers.mongodb": {"anyio", "bson", "motor", "msgspec", "pymongo"},
     "drivers.postgres": {"anyio", "asyncpg", "msgspec"},
     "drivers.redis": {"hiredis", "msgspec", "redis"},
-    "drivers.relational": set[str](),
+    "drivers.relational": {"msgspec"},
     "drivers.sqlite": {"aiosqlite", "anyio", "msgspec"},
     "drivers.statements": set[str](),
 }

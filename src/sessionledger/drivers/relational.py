@@ -8,12 +8,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from sessionledger.protocol.filters import asks_for_open_alone
-from sessionledger.protocol.rows import OPEN_STATUSES, ForkLink, Head, RunSearch, SessionKey, SessionQuery
+from sessionledger.protocol.rows import OPEN_STATUSES, ForkLink, Head, PutRun, RunSearch, SessionKey, SessionQuery
 
-__all__ = ["HEAD", "HEADER", "RUN", "head_of", "not_plain", "run_filters", "session_filters"]
+__all__ = [
+    "HEAD",
+    "HEADER",
+    "RUN",
+    "changing_values",
+    "head_of",
+    "link_values",
+    "not_plain",
+    "run_filters",
+    "run_values",
+    "session_filters",
+]
 
-#: Columns of a session `s`, in the order in which `head_of` takes them; `HEAD_COLUMNS` of them, the last its counters.
+#: Columns of a session `s`, in the order in which `head_of` takes them; the last has its counters.
 HEAD: Final = (
     "s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at, "
     "s.last_activity_at, s.deleted_at, s.erased, s.has_hidden, s.has_summary, s.forks, s.forked_from, "
@@ -35,6 +48,32 @@ def head_of(row: Sequence[Any], key: SessionKey) -> Head:
     """Of a row that begins with the columns of a head."""
     fork = ForkLink(*row[14:19]) if row[14] is not None else None
     return _make_head(key, *row[1:10], bool(row[10]), bool(row[11]), bool(row[12]), row[13], fork)
+
+
+def changing_values(head: Head) -> tuple[Any, ...]:
+    """Of the columns of a session that commits change, without its counters."""
+    return (
+        head.version,
+        head.state_version,
+        head.run_count,
+        head.message_count,
+        head.last_activity_at,
+        head.deleted_at,
+        head.erased,
+        head.has_hidden,
+        head.has_summary,
+        head.forks,
+    )
+
+
+def link_values(head: Head) -> tuple[Any, ...]:
+    """Of the columns that say where a session was forked."""
+    return (None,) * 5 if head.fork is None else msgspec.structs.astuple(head.fork)
+
+
+def run_values(put: PutRun) -> tuple[Any, ...]:
+    """Of the columns of a run from its digest to its creation."""
+    return (put.digest, put.user_id, put.agent_id, put.parent_run_id, put.model, put.created_at)
 
 
 def not_plain(values: Sequence[str]) -> str:

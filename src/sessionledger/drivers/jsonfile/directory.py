@@ -182,7 +182,7 @@ class Directory:
                     break
                 before = view.snapshot
                 if isinstance(error, IndexDamagedError):
-                    session.rebuild()
+                    session.rebuild(view.files)
                 else:
                     session.forget()
         raise DecodeError(

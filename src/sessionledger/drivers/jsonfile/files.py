@@ -37,6 +37,7 @@ __all__ = [
 HEAD: Final = "head.json"
 _ATTEMPTS: Final = 20  #: to read it while it is written
 _PAUSE: Final = 0.0005
+_DRAFT: Final = ".tmp"
 _LOG: Final = re.compile(r"log-([1-9][0-9]*)\.jsonl").fullmatch
 
 
@@ -120,17 +121,32 @@ def read_snapshot(path: Path) -> Snapshot | None:
 
 
 class Files:
-    def __init__(self, directory: Path, incarnation: int, *, create: bool = False) -> None:
+    """`draft`: what is made from the log is made again, out of the sight of those who read."""
+
+    def __init__(self, directory: Path, incarnation: int, *, create: bool = False, draft: bool = False) -> None:
         self.directory, self.incarnation = directory, incarnation
         self.log = Handle(log_path(directory, incarnation), create=create)
-        self.index = Index(Handle(directory / f"index-{incarnation}", create=create))
-        self.lookup = Lookup(Handle(directory / f"lookup-{incarnation}", create=create))
+        ending = _DRAFT if draft else ""
+        self.index = Index(Handle(directory / f"index-{incarnation}{ending}", create=create or draft))
+        self.lookup = Lookup(Handle(directory / f"lookup-{incarnation}{ending}", create=create or draft))
         #: hidden rows as of a snapshot's `last_hidden`
         self.hidden: tuple[int, tuple[HiddenRow, ...]] = (0, ())
 
+    def keep(self) -> None:
+        """Let the drafts take their places. Who is at what was there goes on with it."""
+        for file in (self.lookup.file, self.index.file):
+            place = file.path.with_name(file.path.name.removesuffix(_DRAFT))
+            os.replace(file.path, place)
+            file.path = place
+
+    @property
+    def current(self) -> bool:
+        """Whether nobody has made the index again since."""
+        return self.index.file.linked and self.lookup.file.linked
+
     def is_at(self, size: int) -> bool:
-        """Whether the log is still this file, and that large: nothing was committed since."""
-        return self.log.is_at(self.log.path, size)
+        """Whether these are still the session's, and the log is that large: nothing was committed since."""
+        return self.log.is_at(self.log.path, size) and self.current
 
     def hold(self, snapshot: Snapshot) -> bool:
         """Whether they are large enough to be those of a snapshot."""

@@ -18,7 +18,7 @@ def sync_file(descriptor: int) -> None:
     if _FULL_SYNC is None:
         os.fsync(descriptor)
         return
-    import fcntl  # noqa: PLC0415
+    import fcntl  # noqa: PLC0415 - Windows has none
 
     fcntl.fcntl(descriptor, _FULL_SYNC)
 
@@ -88,6 +88,11 @@ class Handle:
 
     def stat(self) -> os.stat_result:
         return os.fstat(self._descriptor)
+
+    @property
+    def linked(self) -> bool:
+        """Whether it has a name: it has neither been removed nor replaced."""
+        return self.stat().st_nlink > 0
 
     def is_at(self, path: Path, size: int) -> bool:
         """Whether this very file is there under its name, and that large."""

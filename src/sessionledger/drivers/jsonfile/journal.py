@@ -54,6 +54,7 @@ class Journal:
         self._checkpoint = base.checkpoint if base else 0
         self._pending: list[bytes] = []  #: records behind those that are written
         self._found: list[tuple[int, int]] = []  #: hashes and records, to be looked up
+        self._links: list[tuple[int, int, int]] = []  #: first revisions, their newest records, and those to come
         self._changed: list[tuple[int, int]] = []  #: first revisions and their newest records, as they were
 
     def add(self, line: Line, length: int) -> None:
@@ -133,8 +134,7 @@ class Journal:
             raise IndexDamagedError
         before, record = newest_event(view, first)
         self._open_runs += is_open - record.is_open
-        self.files.index.set_newest(first, number)
-        self._changed.append((first, before))
+        self._links.append((first, before, number))
         return first, before + 1
 
     def _write_index(self) -> None:
@@ -142,10 +142,18 @@ class Journal:
             self.files.index.write(self._records, b"".join(self._pending))
             self._records += len(self._pending)
             self._pending.clear()
+        self._write_links()
         for hashed, record in self._found:
             self.files.lookup.add(hashed, record, self._lookups)
             self._lookups += 1
         self._found.clear()
+
+    def _write_links(self) -> None:
+        """Behind the records that they lead to: readers follow them, too."""
+        for first, before, newest in self._links:
+            self.files.index.set_newest(first, newest)
+            self._changed.append((first, before))
+        self._links.clear()
 
     # the end of a commit
 

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from heapq import nlargest, nsmallest
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -144,7 +145,7 @@ class Listing:
         first, last = bounds
         while True:
             # a run at a time, so that no more is read than the page takes
-            found = self._directory.read(key, lambda view: _next_found(view, search, first, last))  # noqa: B023
+            found = self._directory.read(key, partial(_next_found, search=search, first_seq=first, last_seq=last))
             if found is None:
                 return
             yield found

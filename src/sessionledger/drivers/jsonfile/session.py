@@ -102,11 +102,12 @@ class Session:
 
     def _files(self, incarnation: int) -> Files:
         """Those that are open already, if they are still the session's."""
-        if self._view is not None:
-            files = self._view.files
+        view = self._view
+        if view is not None:
             with suppress(FileNotFoundError):
-                if os.path.samestat(os.stat(log_path(self.directory, incarnation)), files.log.stat()):
-                    return files
+                there = os.stat(log_path(self.directory, incarnation))
+                if os.path.samestat(there, view.files.log.stat()) and view.files.current:
+                    return view.files
         return Files(self.directory, incarnation)
 
     def _read(self, name: str) -> Snapshot | None:
@@ -134,15 +135,17 @@ class Session:
         else:
             self._drop_unpublished(view)
         self._checked, self._view = True, view
-        self._sweep()
+        self._sweep(view)
         return view
 
-    def _sweep(self) -> None:
-        """Drafts, fields in files that no commit has come to refer to, earlier incarnations."""
+    def _sweep(self, view: View | None) -> None:
+        """Drafts, fields in files that no commit has come to refer to, earlier incarnations. `view`: the latest, which
+        a reader who is late may have replaced by an older one where it is remembered.
+        """
         used: tuple[str | None, ...] = ()
-        if self._view is not None:
-            used = (self._view.snapshot.session.file, self._view.snapshot.state.file)
-            self._remove_others(self._view.files.incarnation)
+        if view is not None:
+            used = (view.snapshot.session.file, view.snapshot.state.file)
+            self._remove_others(view.files.incarnation)
         for name in os.listdir(self.directory):
             if name.endswith(".tmp") or (name.startswith(("session-", "state-")) and name not in used):
                 (self.directory / name).unlink(missing_ok=True)
@@ -164,15 +167,17 @@ class Session:
                 files.index.unlink(snapshot.records)
             files.log.truncate(snapshot.log_size)
 
-    def rebuild(self) -> None:
+    def rebuild(self, damaged: Files) -> None:
+        """Make the index again, unless somebody did while this waited."""
         with self.locked():
-            self.mend()
+            if damaged.current:
+                self.mend()
 
     def mend(self) -> None:
         """Make the index again, from the log."""
         view = self.latest()
         if view is not None:
-            self._view = self._replay(Files(self.directory, view.files.incarnation, create=True), None)
+            self._view = self._make_again(view.files.incarnation)
 
     def _recover(self) -> View | None:
         for incarnation in reversed(incarnations(self.directory)):
@@ -193,23 +198,41 @@ class Session:
         return snapshot
 
     def _replay(self, files: Files, base: Snapshot | None) -> View | None:
+        if base is None:
+            return self._make_again(files.incarnation)
         try:
             journal = replay(files, base, self.key.session_id)
+        except IndexDamagedError:
+            return self._make_again(files.incarnation)
+        return self._published(journal)
+
+    def _make_again(self, incarnation: int) -> View | None:
+        """The index, in files of its own: in the old ones readers would miss what is not in them again yet."""
+        files = Files(self.directory, incarnation, draft=True)
+        try:
+            journal = replay(files, None, self.key.session_id)
         except IndexDamagedError as error:
-            if base is not None:
-                return self._replay(files, None)
             raise DecodeError(
                 f"{files.log.path} contradicts itself: restore it from a backup", session_id=self.key.session_id
             ) from error
-        if journal.snapshot is None:
+        return self._published(journal)
+
+    def _published(self, journal: Journal) -> View | None:
+        """What was read again, if it is a commit of this session."""
+        files, snapshot = journal.files, journal.snapshot
+        if snapshot is None:
             return None
-        if journal.snapshot.head.key != self.key:
+        if snapshot.head.key != self.key:
             raise DecodeError(
-                f"{files.log.path} is of session {journal.snapshot.head.key.session_id!r}: move it back",
+                f"{files.log.path} is of session {snapshot.head.key.session_id!r}: move it back",
                 session_id=self.key.session_id,
             )
+        if journal.base is None:
+            # it vouches for an index that is no longer there
+            (self.directory / _CHECKPOINT).unlink(missing_ok=True)
+            files.keep()
         self.publish(journal)
-        return View(files, journal.snapshot)
+        return View(files, snapshot)
 
     def begin(self, incarnation: int) -> Files:
         """The files of a new log. It is there once `publish` was called."""
@@ -250,12 +273,11 @@ class Session:
             if other != incarnation:
                 remove_incarnation(self.directory, other)
 
-    def made_again(self) -> None:
+    def made_again(self, incarnation: int) -> None:
         """What was sealed before is of no use any more."""
-        if self._view is not None:
-            with suppress(OSError):
-                self._remove_others(self._view.files.incarnation)
-                self._marker.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._remove_others(incarnation)
+            self._marker.unlink(missing_ok=True)
 
     def forget(self) -> None:
         """What is known of the files: the next one looks."""
@@ -275,8 +297,8 @@ class Session:
             head = view.snapshot.head
             (self.directory / _CHECKPOINT).unlink(missing_ok=True)
             replace_file(view.files.log.path, b"".join(tombstone(head)), sync=self._sync)
-            self._view = self._replay(Files(self.directory, head.incarnation, create=True), None)
-            self._sweep()
+            view = self._view = self._make_again(head.incarnation)
+            self._sweep(view)
         if view is not None:
             self._remove_others(view.files.incarnation)
         self._marker.unlink(missing_ok=True)

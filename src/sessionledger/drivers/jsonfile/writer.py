@@ -224,7 +224,7 @@ class Writing:
         if self._journals:
             self._session.publish(self._journals[-1])
             if self._journals[-1].base is None:
-                self._session.made_again()
+                self._session.made_again(self._journals[-1].files.incarnation)
 
     def undo(self, error: Exception) -> None:
         """Nobody has seen it. `OutcomeUnknownError` when it cannot be taken back."""

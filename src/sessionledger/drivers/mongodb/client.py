@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from pymongo import AsyncMongoClient
 
 from sessionledger.errors import InvalidRecordError, MissingDependencyError
 
-__all__ = ["CLIENTS", "aggregate", "close", "connect", "is_client", "named", "to_its_end"]
+__all__ = ["CLIENTS", "aggregate", "close", "connect", "goes_on", "is_client", "named", "to_its_end"]
 
 T = TypeVar("T")
 
@@ -64,6 +64,11 @@ def is_client(client: Any) -> bool:
     return type(client).__name__ in ("AsyncIOMotorClient", "AsyncMongoClient")
 
 
+def goes_on(client: Any) -> bool:
+    """Whether what was sent goes on when its caller is cancelled, as motor's threads do."""
+    return type(client).__name__ == "AsyncIOMotorClient"
+
+
 def named(client: Any) -> str:
     """Which library a value of the option `client` asks for."""
     if client not in CLIENTS:
@@ -79,7 +84,7 @@ async def close(client: Any) -> None:
         await closing
 
 
-async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+async def to_its_end(work: Awaitable[T]) -> T:
     """Also when the caller is cancelled, because PyMongo leaves open what it was connecting or closing then."""
     task = asyncio.ensure_future(work)
     _working.add(task)

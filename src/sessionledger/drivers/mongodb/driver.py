@@ -108,7 +108,7 @@ class MongoDriver:
         name="mongodb",
         schemes=("mongodb", "mongodb+srv", "mongodb+motor", "mongodb+pymongo"),
         protocol_version=PROTOCOL_VERSION,
-        durabilities=(Durability.DISK, Durability.MAJORITY, Durability.INTERVAL, Durability.MEMORY),
+        durabilities=(Durability.DISK, Durability.MAJORITY, Durability.INTERVAL),
         writers=_WRITERS,
         max_group=_MAX_GROUP,
         reads_ahead=True,
@@ -154,6 +154,7 @@ class MongoDriver:
         self._writer = Writer(self._layout, heads, blobs, register, lasting)
         self._client: Any = None
         self._durability = Durability.DISK
+        self._goes_on = False
 
     # life
 
@@ -162,6 +163,7 @@ class MongoDriver:
         try:
             with mapped():
                 self._client = self._given if self._given is not None else await self._connect()
+                self._goes_on = clients.goes_on(self._client)
                 self._layout.bind(self._client, self._database, concern)
                 self._durability = await self._find_durability()
                 await self._layout.make()
@@ -223,16 +225,20 @@ class MongoDriver:
 
     async def _read(self, call: Awaitable[T]) -> T:
         with mapped():
-            return await call
+            return await self._whole(call)
+
+    def _whole(self, call: Awaitable[T]) -> Awaitable[T]:
+        """A cancellation leaves open a socket that PyMongo was just connecting: the call goes on, nobody waits."""
+        return call if self._goes_on else clients.to_its_end(call)
 
     async def commit(self, commits: Sequence[Commit]) -> Sequence[Outcome | DriverError | DecodeError]:
         self._opened()
-        return await self._writer.commit(commits)
+        return await self._whole(self._writer.commit(commits))
 
     async def erase(self, key: SessionKey, *, limit: int) -> bool:
         self._opened()
         with mapped(writing=True):
-            return await self._eraser.erase(key, limit)
+            return await self._whole(self._eraser.erase(key, limit))
 
     async def session(self, key: SessionKey, *, state: bool) -> SessionRow | None:
         self._opened()

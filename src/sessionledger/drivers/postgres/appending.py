@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import asyncpg
+from msgspec.structs import astuple
 
 from sessionledger.drivers.postgres.errors import concerns_one
 from sessionledger.drivers.postgres.values import (
@@ -16,7 +17,7 @@ from sessionledger.drivers.postgres.values import (
     json_of_counters,
     message_values,
 )
-from sessionledger.drivers.relational import head_of
+from sessionledger.drivers.relational import head_of, run_values
 from sessionledger.protocol.plain import add_up, chain_outcomes, plain_chains, put_of
 from sessionledger.protocol.rows import OPEN_STATUSES, Commit, Committed, PutRun, SessionKey
 
@@ -46,7 +47,8 @@ class _Chain(NamedTuple):
 
 class Appender:
     def __init__(self, statements: Mapping[str, str]) -> None:
-        self._any, self._known, self._one = (statements[name] for name in ("append", "append_known", "append_one"))
+        self._any, self._known = statements["append"], statements["append_known"]
+        self._each, self._one = statements["append_each"], statements["append_one"]
         self._seen: dict[SessionKey, _Known] = {}
 
     async def append(self, db: asyncpg.Connection, commits: Sequence[Commit]) -> list[Committed | None]:
@@ -82,10 +84,14 @@ class Appender:
         try:
             if not all([chain.known for chain in chains]):
                 rows = await db.fetch(self._any, *_arrays(chains, _new_values, 21))
-            elif len(chains) == 1 and len(chains[0].puts) == 1 and chains[0].puts[0].header.status not in OPEN_STATUSES:
+            elif not all(
+                [len(chain.puts) == 1 and chain.puts[0].header.status not in OPEN_STATUSES for chain in chains]
+            ):
+                rows = await db.fetch(self._known, *_arrays(chains, _known_values, 10))
+            elif len(chains) == 1:
                 rows = await db.fetch(self._one, *_values(chains[0]))
             else:
-                rows = await db.fetch(self._known, *_arrays(chains, _known_values, 10))
+                rows = await db.fetch(self._each, *_values_of_each(chains))
         except asyncpg.PostgresError as error:
             if not concerns_one(error):
                 raise
@@ -112,6 +118,19 @@ def _values(chain: _Chain) -> list[Any]:
     return [*session, *counters, *_run_values(put), *columns([message_values(row) for row in put.messages], 4)]
 
 
+def _values_of_each(chains: Sequence[_Chain]) -> list[Any]:
+    items: list[tuple[Any, ...]] = []
+    messages: list[tuple[Any, ...]] = []
+    for number, chain in enumerate(chains):
+        commit, put, known = chain.commits[0], chain.puts[0], chain.known
+        assert known is not None
+        session = (number, known.session_key, known.version, commit.owner, len(put.messages), len(messages), commit.at)
+        counters = (json_of_counters(chain.added), json_of_counters(_after(chain)))
+        items.append((*session, *counters, *_run_values(put)))
+        messages += [(number, *message_values(row)) for row in put.messages]
+    return [*columns(items, 24), *columns(messages, 5)]
+
+
 def _arrays(
     chains: Sequence[_Chain], of_session: Callable[[_Chain], tuple[Any, ...]], columns_of_session: int
 ) -> list[list[Any]]:
@@ -129,23 +148,7 @@ def _arrays(
 
 
 def _run_values(put: PutRun) -> tuple[Any, ...]:
-    header = put.header
-    return (
-        put.run_id,
-        put.digest,
-        put.user_id,
-        put.agent_id,
-        put.parent_run_id,
-        put.model,
-        put.created_at,
-        header.status,
-        header.updated_at,
-        header.finished_at,
-        header.input_tokens,
-        header.output_tokens,
-        header.has_summary,
-        *columns_of_body(put.body),
-    )
+    return (put.run_id, *run_values(put), *astuple(put.header), *columns_of_body(put.body))
 
 
 def _added_values(chain: _Chain, messages: int) -> tuple[Any, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import ClassVar, TypeVar
+from collections.abc import Sequence
+from typing import ClassVar
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import asyncpg
@@ -36,8 +36,6 @@ from sessionledger.protocol.rows import (
 from sessionledger.records import Durability
 
 __all__ = ["PostgresDriver"]
-
-T = TypeVar("T")
 
 _WRITERS = 2  #: groups under way: one is written while the next one is on its way
 _MAX_GROUP = 64
@@ -117,9 +115,8 @@ class PostgresDriver:
     async def open(self) -> None:
         try:
             await self._connections.open(self._settings)
-            async with self._connections.writing() as db:
-                await self._tables.make(db)
-                self._durability = await _durability_of(db)
+            await self._connections.write(self._tables.make)
+            self._durability = await self._connections.read(_durability_of)
         except asyncpg.ClientConfigurationError as error:
             await self.close()
             raise InvalidRecordError(f"the PostgreSQL URL is malformed ({error}): mend it", path="url") from error
@@ -141,49 +138,43 @@ class PostgresDriver:
         return self._durability
 
     async def ping(self) -> None:
-        await self._read(lambda db: db.fetchval("SELECT 1"))
+        await self._connections.read(lambda db: db.fetchval("SELECT 1"))
 
     async def schema_version(self) -> int:
-        return await self._read(self._tables.version)
+        return await self._connections.read(self._tables.version)
 
     async def upgrade_schema(self) -> int:
-        await self._read(self._tables.make)
+        await self._connections.read(self._tables.make)
         return await self.schema_version()
 
     # calls
 
-    async def _read(self, call: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
-        async with self._connections.reading() as db:
-            return await call(db)
-
     async def commit(self, commits: Sequence[Commit]) -> Sequence[Outcome | DriverError | DecodeError]:
-        async with self._connections.writing() as db:
-            return await self._writer.commit(db, commits)
+        return await self._connections.write(lambda db: self._writer.commit(db, commits))
 
     async def erase(self, key: SessionKey, *, limit: int) -> bool:
-        async with self._connections.writing() as db:
-            return await self._writer.erase(db, key, limit)
+        return await self._connections.write(lambda db: self._writer.erase(db, key, limit))
 
     async def session(self, key: SessionKey, *, state: bool) -> SessionRow | None:
-        return await self._read(lambda db: self._reader.session(db, key, state))
+        return await self._connections.read(lambda db: self._reader.session(db, key, state))
 
     async def sessions(self, query: SessionQuery) -> SessionPage:
-        return await self._read(lambda db: self._reader.sessions(db, query))
+        return await self._connections.read(lambda db: self._reader.sessions(db, query))
 
     async def runs(self, query: RunQuery) -> RunPage:
-        return await self._read(lambda db: self._reader.runs(db, query))
+        return await self._connections.read(lambda db: self._reader.runs(db, query))
 
     async def find_runs(self, search: RunSearch) -> FoundRuns:
-        return await self._read(lambda db: self._reader.find_runs(db, search))
+        return await self._connections.read(lambda db: self._reader.find_runs(db, search))
 
     async def messages(self, query: MessageQuery) -> MessagePage:
-        return await self._read(lambda db: self._reader.messages(db, query))
+        return await self._connections.read(lambda db: self._reader.messages(db, query))
 
     async def hidden(self, query: HiddenQuery) -> HiddenPage:
-        return await self._read(lambda db: self._reader.hidden(db, query))
+        return await self._connections.read(lambda db: self._reader.hidden(db, query))
 
     async def switches(self, query: SwitchQuery) -> SwitchPage:
-        return await self._read(lambda db: self._reader.switches(db, query))
+        return await self._connections.read(lambda db: self._reader.switches(db, query))
 
 
 #: Each statement finds its rows by a whole key: there is nothing for a planner to gain by seeing the values.

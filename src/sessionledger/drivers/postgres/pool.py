@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import asyncpg
 
@@ -13,6 +13,8 @@ from sessionledger.drivers.postgres.errors import LOST, mapped
 from sessionledger.errors import DriverError, PoolTimeoutError, UnavailableError
 
 __all__ = ["Connections"]
+
+T = TypeVar("T")
 
 
 _KEPT = 2  #: connections that stay with those who write, of a pool that has enough for readers
@@ -48,24 +50,18 @@ class Connections:
         if pool is not None:
             # `close` waits for connections whose peer is gone; every call has ended by now
             pool.terminate()
-            with suppress(Exception):
-                await asyncio.sleep(0)
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[asyncpg.Connection]:
+    async def read(self, call: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         connection = await self._acquire()
         try:
-            with mapped(), _ended_if_broken(connection):
-                yield connection
+            return await _called(call, connection, writing=False)
         finally:
             await self._release(connection)
 
-    @asynccontextmanager
-    async def writing(self) -> AsyncIterator[asyncpg.Connection]:
+    async def write(self, call: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         connection = await self._take()
         try:
-            with mapped(writing=True), _ended_if_broken(connection):
-                yield connection
+            return await _called(call, connection, writing=True)
         finally:
             if self._pool is not None and len(self._idle) < self._kept and not _is_closed(connection):
                 self._idle.append(connection)
@@ -105,17 +101,24 @@ class Connections:
                 await pool.release(connection)
 
 
-@contextmanager
-def _ended_if_broken(connection: asyncpg.Connection) -> Iterator[None]:
-    """Neither its release nor its end would return while its peer is silent."""
+async def _called(
+    call: Callable[[asyncpg.Connection], Awaitable[T]], connection: asyncpg.Connection, *, writing: bool
+) -> T:
+    # no context managers: every call comes through here, and they would be a tenth of what it costs in Python
     try:
-        yield
+        return await call(connection)
     except BaseException as error:
-        if _is_closed(connection):
+        _end_if_broken(connection, error)
+        with mapped(writing=writing):
             raise
-        if not isinstance(error, Exception) or isinstance(error, LOST) or connection.is_in_transaction():
-            connection.terminate()
-        raise
+
+
+def _end_if_broken(connection: asyncpg.Connection, error: BaseException) -> None:
+    """Neither its release nor its end would return while its peer is silent."""
+    if not _is_closed(connection) and (
+        not isinstance(error, Exception) or isinstance(error, LOST) or connection.is_in_transaction()
+    ):
+        connection.terminate()
 
 
 def _is_closed(connection: asyncpg.Connection) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import count
 from typing import Any
 
@@ -43,31 +44,49 @@ _HEAD_COLUMNS = 20
 _decode_segments = msgspec.json.Decoder(list[tuple[int, int]]).decode
 _decode_parts = msgspec.json.Decoder(list[tuple[str, str | None, bytes | None]]).decode
 _decode_place = msgspec.json.Decoder(tuple[int, int]).decode
+_SMALL_COLUMNS = 12  #: behind the head's
+_make_message: Callable[..., MessageRow] = MessageRow
 _make_run: Callable[..., RunRow] = RunRow
 _make_run_header: Callable[..., RunHeader] = RunHeader
 
 _THIS = "WHERE s.namespace = $1 AND s.session_id = $2"
 
-_SESSION = f"""
-SELECT {HEAD}, {HEADER}, h.packed{{state}}
-FROM {{sessions}} s JOIN {{session_headers}} h USING (session_key){{join}} {_THIS}
+_HEADERS = "{sessions} s JOIN {session_headers} h USING (session_key)"
+_SESSION = f"SELECT {HEAD}, {HEADER}, h.packed FROM {_HEADERS} {_THIS}"
+_SESSION_WITH_STATE = f"""
+SELECT {HEAD}, {HEADER}, h.packed, t.body, t.packed
+FROM {_HEADERS} JOIN {{session_states}} t USING (session_key) {_THIS}
 """
 
-#: One value of a kind for each message, so that a page is one row behind its head.
-_MESSAGES = f"""
-SELECT {HEAD}, m.*, r.* FROM {{sessions}} s
+_RUN_IDS = """
 LEFT JOIN LATERAL (
-  SELECT array_agg(message_id), array_agg(created_at), array_agg(body), array_agg(packed), array_agg(run_index),
-    array_agg(position), array_agg(run_seq) AS seqs, array_agg(revision), sum(size)
+  SELECT array_agg(seq), array_agg(run_id) FROM (
+    SELECT seq, run_id FROM {runs}
+    WHERE m.high - m.low <= $3 AND session_key = s.session_key AND seq BETWEEN m.low AND m.high AND revision = 1
+    UNION ALL
+    SELECT d.seq, n.run_id FROM (SELECT DISTINCT unnest(m.seqs) AS seq WHERE m.high - m.low > $3) AS d
+    -- the limit keeps the planner, before the table is analysed, from reading all runs for each of these
+    CROSS JOIN LATERAL (
+      SELECT run_id FROM {runs} WHERE session_key = s.session_key AND seq = d.seq AND revision = 1 LIMIT 1) AS n
+  ) AS named) AS r ON true
+"""
+_LARGE_BODY = 16_384  #: from how many characters on bodies are added up before they are gathered
+_ARRAYS = f"""
+  SELECT array_agg(message_id), array_agg(created_at), %s, array_agg(run_index), array_agg(position),
+    array_agg(run_seq) AS seqs, array_agg(revision),
+    bool_and(body IS NOT NULL AND size < {_LARGE_BODY}) AND sum(size) < $4, min(run_seq) AS low, max(run_seq) AS high"""
+#: A page is one row behind its head, with an array for each column. This one has all bodies or, where they come to too
+#: much or some are packed, not all: it says so. Then the other statement is needed, which adds up as it goes.
+_SMALL_BODIES = f"CASE WHEN sum(size) < $4 THEN array_agg(CASE WHEN size < {_LARGE_BODY} THEN body END) END"
+_SMALL = f"""
+SELECT {HEAD}, m.*, r.* FROM {{sessions}} s LEFT JOIN LATERAL ({_ARRAYS % _SMALL_BODIES}
+  FROM (%s) AS page) AS m ON true {_RUN_IDS} {_THIS}
+"""
+_LARGE = f"""
+SELECT {HEAD}, m.*, r.* FROM {{sessions}} s LEFT JOIN LATERAL ({_ARRAYS % "array_agg(body)"},
+    array_agg(packed), sum(size)
   FROM (SELECT *, sum(size) OVER (ROWS UNBOUNDED PRECEDING) - size AS before FROM (%s) AS page) AS bounded
-  WHERE before < $4) AS m ON true
-LEFT JOIN LATERAL (
-  SELECT array_agg(d.seq), array_agg(n.run_id) FROM (SELECT DISTINCT unnest(m.seqs) AS seq) AS d
-  -- the limit keeps the planner, before the table is analysed, from reading all runs for each of these
-  CROSS JOIN LATERAL (
-    SELECT run_id FROM {{runs}} WHERE session_key = s.session_key AND seq = d.seq AND revision = 1 LIMIT 1) AS n
-) AS r ON true
-{_THIS}
+  WHERE before < $4) AS m ON true {_RUN_IDS} {_THIS}
 """
 _COLUMNS = "message_id, created_at, body, packed, run_index, position, run_seq, revision, size"
 _OF_SESSION = f"SELECT {_COLUMNS} FROM {{message_rows}} WHERE session_key = s.session_key AND position BETWEEN"
@@ -83,16 +102,24 @@ def _bounded(first: str, last: str, *, reverse: bool) -> str:
 
 def _named(first: str, last: str, *, reverse: bool) -> str:
     order = "DESC" if reverse else "ASC"
-    return f"{_OF_SESSION} {first} AND {last} AND message_id = $7 ORDER BY position {order} LIMIT $3"
+    # OFFSET keeps the planner from looking through the whole range instead
+    found = (
+        f"SELECT {_COLUMNS} FROM {{message_rows}} WHERE session_key = s.session_key "
+        "AND hashtext(message_id) = hashtext($7) AND message_id = $7 OFFSET 0"
+    )
+    return (
+        f"SELECT * FROM ({found}) AS found WHERE position BETWEEN {first} AND {last} ORDER BY position {order} LIMIT $3"
+    )
 
 
-def _messages(ranges: int, *, reverse: bool, named: bool) -> str:
+@cache
+def _messages(statement: str, ranges: int, *, reverse: bool, named: bool) -> str:
     """The statement for a page of one range, or of several, one after the other."""
     rows = _named if named else _bounded
     if ranges == 1:
-        return _MESSAGES % rows("$5", "$6", reverse=reverse)
+        return statement % rows("$5", "$6", reverse=reverse)
     order = "DESC" if reverse else "ASC"
-    return _MESSAGES % (
+    return statement % (
         "SELECT l.* FROM unnest($5::bigint[], $6::bigint[]) WITH ORDINALITY AS g (first, last, nth) "
         f"CROSS JOIN LATERAL ({rows('g.first', 'g.last', reverse=reverse)}) AS l "
         f"ORDER BY g.nth, l.position {order} LIMIT $3"
@@ -153,6 +180,7 @@ class Reader:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self._texts: dict[Any, str] = {}
+        self._large = False  #: whether bodies were large, or packed, in the last page
 
     def _text(self, *parts: Any) -> str:
         """A statement with the names of the tables; `parts` are its text and what stands at each %s."""
@@ -162,10 +190,8 @@ class Reader:
         return text
 
     async def session(self, db: asyncpg.Connection, key: SessionKey, state: bool) -> SessionRow | None:
-        text = _SESSION.replace("{state}", ", t.body, t.packed" if state else "").replace(
-            "{join}", " JOIN {session_states} t USING (session_key)" if state else ""
-        )
-        row = await db.fetchrow(self._text(text), key.namespace, key.session_id)
+        text = self._text(_SESSION_WITH_STATE if state else _SESSION)
+        row = await db.fetchrow(text, key.namespace, key.session_id)
         if row is None:
             return None
         header = _header_of(row)
@@ -174,10 +200,7 @@ class Reader:
 
     async def sessions(self, db: asyncpg.Connection, query: SessionQuery) -> SessionPage:
         where, values, order = session_filters(query)
-        text = (
-            f"SELECT {HEAD}, {HEADER}, h.packed, s.session_id FROM {{sessions}} s "
-            f"JOIN {{session_headers}} h USING (session_key) WHERE {where} ORDER BY {order} LIMIT ?"
-        )
+        text = f"SELECT {HEAD}, {HEADER}, h.packed, s.session_id FROM {_HEADERS} WHERE {where} ORDER BY {order} LIMIT ?"
         rows = await db.fetch(self._text(_numbered(text)), *values, query.limit + 1)
         found = [
             SessionRow(head_of(row, SessionKey(query.namespace, row["session_id"])), _header_of(row), None, {})
@@ -186,29 +209,32 @@ class Reader:
         return SessionPage(found, len(rows) > query.limit)
 
     async def messages(self, db: asyncpg.Connection, query: MessageQuery) -> MessagePage:
+        row = await self._page_of_messages(db, query, large=self._large)
+        if not self._large and row is not None and row[_HEAD_COLUMNS + 7] is False:
+            row = await self._page_of_messages(db, query, large=True)
+            self._large = True
+        elif row is not None and row[_HEAD_COLUMNS + 7]:
+            self._large = False
+        if row is None:
+            return MessagePage(None, (), {}, False)
+        head = head_of(row, query.key)
+        if head.erased or row[_HEAD_COLUMNS] is None:
+            return MessagePage(head, (), {}, False)
+        return _message_page(head, row[_HEAD_COLUMNS:], query)
+
+    async def _page_of_messages(
+        self, db: asyncpg.Connection, query: MessageQuery, *, large: bool
+    ) -> asyncpg.Record | None:
         first: Any
         last: Any
         if len(query.ranges) == 1:
             first, last = query.ranges[0]
         else:
             first, last = [first for first, _ in query.ranges], [last for _, last in query.ranges]
-        text = self._text(_messages(len(query.ranges), reverse=query.reverse, named=query.message_id is not None))
-        values = () if query.message_id is None else (query.message_id,)
-        row = await db.fetchrow(text, *_key(query), query.limit + 1, query.max_bytes, first, last, *values)
-        if row is None:
-            return MessagePage(None, (), {}, False)
-        head = head_of(row, query.key)
-        columns = row[_HEAD_COLUMNS : _HEAD_COLUMNS + 8]
-        if head.erased or columns[0] is None:
-            return MessagePage(head, (), {}, False)
-        rows = [
-            MessageRow(message_id, created_at, body_of(body, packed), index, position, seq, revision)
-            for message_id, created_at, body, packed, index, position, seq, revision in zip(*columns, strict=True)
-        ]
-        more = len(rows) > query.limit or row[_HEAD_COLUMNS + 8] >= query.max_bytes
-        del rows[query.limit :]
-        run_ids = dict(zip(row[_HEAD_COLUMNS + 9] or (), row[_HEAD_COLUMNS + 10] or (), strict=True))
-        return MessagePage(head, rows, run_ids, more)
+        named = query.message_id is not None
+        text = _messages(_LARGE if large else _SMALL, len(query.ranges), reverse=query.reverse, named=named)
+        values = (query.message_id,) if named else ()
+        return await db.fetchrow(self._text(text), *_key(query), query.limit + 1, query.max_bytes, first, last, *values)
 
     async def runs(self, db: asyncpg.Connection, query: RunQuery) -> RunPage:
         order = _ORDER[query.reverse]
@@ -298,6 +324,19 @@ def _header_of(row: Sequence[Any]) -> SessionHeader:
     """Of the columns behind a head's."""
     kind, agent_id, current_agent, name, parent_session_id, updated_at, body, packed = row[20:28]
     return SessionHeader(kind, agent_id, current_agent, name, parent_session_id, updated_at, body_of(body, packed))
+
+
+def _message_page(head: Head, row: Sequence[Any], query: MessageQuery) -> MessagePage:
+    """Of the columns of `_SMALL` or `_LARGE` behind the head's; `_LARGE` has two more."""
+    message_ids, times, bodies, *places = row[:7]
+    size = 0
+    if len(row) > _SMALL_COLUMNS:
+        packed, size = row[10:12]
+        bodies = [body_of(text, data) for text, data in zip(bodies, packed, strict=True)]
+    rows = list(map(_make_message, message_ids, times, bodies, *places))
+    more = len(rows) > query.limit or size >= query.max_bytes
+    del rows[query.limit :]
+    return MessagePage(head, rows, dict(zip(row[-2] or (), row[-1] or (), strict=True)), more)
 
 
 def _page(rows: Sequence[Any], query: RunQuery) -> tuple[list[RunRow], bool]:

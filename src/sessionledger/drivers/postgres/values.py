@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from sessionledger.protocol.rows import Body, MessageRow, SessionHeader
 
@@ -52,15 +53,7 @@ def _unescaped(name: str) -> str:
 
 
 def header_values(header: SessionHeader) -> tuple[Any, ...]:
-    return (
-        header.kind,
-        header.agent_id,
-        header.current_agent,
-        header.name,
-        header.parent_session_id,
-        header.updated_at,
-        *columns_of_body(header.body),
-    )
+    return (*astuple(header)[:-1], *columns_of_body(header.body))
 
 
 def message_values(row: MessageRow) -> tuple[Any, ...]:
@@ -68,5 +61,10 @@ def message_values(row: MessageRow) -> tuple[Any, ...]:
 
 
 def columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    """The rows turned round; `width` says how many columns no rows have."""
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+    """The rows turned round; `width` says how many columns no rows have.
+
+    A column of nothing but NULL is empty, which unnest fills up: asyncpg looks at each value for a long time.
+    """
+    if not rows:
+        return [[] for _ in range(width)]
+    return [[] if column.count(None) == len(column) else list(column) for column in zip(*rows, strict=True)]

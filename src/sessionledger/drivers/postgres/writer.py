@@ -7,6 +7,7 @@ from typing import Any
 
 import asyncpg
 import msgspec
+from msgspec.structs import astuple
 
 from sessionledger.drivers.postgres.appending import Appender
 from sessionledger.drivers.postgres.errors import concerns_one, error_of
@@ -19,7 +20,7 @@ from sessionledger.drivers.postgres.values import (
     json_of_counters,
     message_values,
 )
-from sessionledger.drivers.relational import HEAD, head_of
+from sessionledger.drivers.relational import HEAD, changing_values, head_of, link_values, run_values
 from sessionledger.errors import DriverError, UnavailableError
 from sessionledger.protocol.decide import (
     Decision,
@@ -131,7 +132,7 @@ class Writer:
             if key is None:
                 return None
         else:
-            await db.execute(self._sql["update_session"], *_changing(decision.head), counters, key)
+            await db.execute(self._sql["update_session"], *changing_values(decision.head), counters, key)
         assert key is not None
         await self._write(db, key, commit, decision)
         return decision.outcome
@@ -160,18 +161,17 @@ class Writer:
         return Known(head, operation, named, newest, frozenset(hides))
 
     async def _insert_session(self, db: asyncpg.Connection, commit: Commit, head: Head, counters: str) -> int | None:
-        fork, new = head.fork, commit.create
+        new, changing = commit.create, changing_values(head)
         assert new is not None
-        link = (fork.session_id, fork.incarnation, fork.position, fork.run_seq, fork.version) if fork else (None,) * 5
         identity = (head.key.namespace, head.key.session_id, head.incarnation)
         key: int | None = await db.fetchval(
             self._sql["insert_session"],
             *identity,
-            *_changing(head)[:4],
+            *changing[:4],
             head.user_id,
             head.created_at,
-            *_changing(head)[4:],
-            *link,
+            *changing[4:],
+            *link_values(head),
             counters,
             *header_values(new.header),
             *columns_of_body(new.state),
@@ -233,8 +233,8 @@ class Writer:
             await db.execute(self._sql["insert_erasure"], key, session.namespace, session.session_id)
 
     async def _put_run(self, db: asyncpg.Connection, key: int, put: PutRun, receipt: RunReceipt) -> None:
-        header, seq = put.header, receipt.run_seq
-        body = (None, None) if header.status in OPEN_STATUSES else columns_of_body(put.body)
+        seq, open_run = receipt.run_seq, put.header.status in OPEN_STATUSES
+        body = (None, None) if open_run else columns_of_body(put.body)
         await db.execute(
             self._sql["insert_run"],
             key,
@@ -242,30 +242,19 @@ class Writer:
             put.revision,
             put.run_id,
             receipt.version,
-            put.digest,
-            put.user_id,
-            put.agent_id,
-            put.parent_run_id,
-            put.model,
-            put.created_at,
+            *run_values(put),
             receipt.first_position,
             receipt.last_position,
-            header.status,
-            header.updated_at,
-            header.finished_at,
-            header.input_tokens,
-            header.output_tokens,
-            header.has_summary,
+            *astuple(put.header),
             *body,
         )
-        if header.status in OPEN_STATUSES:
+        if open_run:
             await self._put_parts(db, (key, seq, put.revision), {"": put.body})
         await self._put_messages(db, key, put.messages, receipt)
 
     async def _patch_run(self, db: asyncpg.Connection, key: int, patch: PatchRun, receipt: RunReceipt) -> None:
-        header, place = patch.header, (key, receipt.run_seq, patch.revision)
-        values = (header.updated_at, header.finished_at, header.input_tokens, header.output_tokens, header.has_summary)
-        await db.execute(self._sql["patch_run"], header.status, *values, *place)
+        place = (key, receipt.run_seq, patch.revision)
+        await db.execute(self._sql["patch_run"], *astuple(patch.header), *place)
         if patch.parts:
             await self._put_parts(db, place, patch.parts)
         if patch.messages:
@@ -320,18 +309,3 @@ class Writer:
                 return limit
         await db.execute(self._sql["end_erasure"], key)
         return limit
-
-
-def _changing(head: Head) -> tuple[Any, ...]:
-    return (
-        head.version,
-        head.state_version,
-        head.run_count,
-        head.message_count,
-        head.last_activity_at,
-        head.deleted_at,
-        head.erased,
-        head.has_hidden,
-        head.has_summary,
-        head.forks,
-    )

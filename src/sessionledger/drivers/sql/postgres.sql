@@ -52,8 +52,8 @@ run AS (
 part AS (
   INSERT INTO {run_parts} SELECT session_key, seq, 1, '', body, packed FROM placed WHERE open),
 said AS (
-  INSERT INTO {message_rows} SELECT p.session_key, p.behind + m.nth, p.seq, 1, m.nth - 1, coalesce(length(m.body::text), length(m.packed)),
-    m.created_at, m.message_id, m.body, m.packed
+  INSERT INTO {message_rows} SELECT p.session_key, p.behind + m.nth, p.seq, m.created_at, 1, m.nth - 1,
+    coalesce(length(m.body::text), length(m.packed)), m.message_id, m.body, coalesce(m.packed, '')
   FROM unnest($42::int[], $43::int[], $44::bigint[], $45::text[], $46::json[], $47::bytea[])
     AS m (item, nth, created_at, message_id, body, packed) JOIN placed p USING (item))
 SELECT chain, s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
@@ -105,14 +105,56 @@ run AS (
 part AS (
   INSERT INTO {run_parts} SELECT session_key, seq, 1, '', body, packed FROM placed WHERE open),
 said AS (
-  INSERT INTO {message_rows} SELECT p.session_key, p.behind + m.nth, p.seq, 1, m.nth - 1, coalesce(length(m.body::text), length(m.packed)),
-    m.created_at, m.message_id, m.body, m.packed
+  INSERT INTO {message_rows} SELECT p.session_key, p.behind + m.nth, p.seq, m.created_at, 1, m.nth - 1,
+    coalesce(length(m.body::text), length(m.packed)), m.message_id, m.body, coalesce(m.packed, '')
   FROM unnest($31::int[], $32::int[], $33::bigint[], $34::text[], $35::json[], $36::bytea[])
     AS m (item, nth, created_at, message_id, body, packed) JOIN placed p USING (item))
 SELECT s.chain, s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
   s.last_activity_at, s.deleted_at, s.erased, s.has_hidden, s.has_summary, s.forks, s.forked_from, s.forked_incarnation, s.forked_at,
   s.forked_run_seq, s.forked_version,
   CASE WHEN NOT s.as_known THEN s.counters END
+FROM head s
+
+-- append_each
+-- The same for one run that is over in each of these sessions: $1 to $9 the sessions and what is added to them, $10 to $24 the runs,
+-- the rest their messages.
+WITH item AS MATERIALIZED (
+  SELECT * FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::jsonb[],
+    $9::jsonb[], $10::text[], $11::bytea[], $12::text[], $13::text[], $14::text[], $15::text[], $16::bigint[], $17::text[],
+    $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[], $22::bool[], $23::json[], $24::bytea[])
+    AS i (item, session_key, known, owner, messages, before, at, added, after, run_id, digest, run_user_id, agent_id, parent_run_id,
+    model, run_created_at, status, updated_at, finished_at, input_tokens, output_tokens, summary, body, packed)),
+locked AS MATERIALIZED (
+  SELECT s.session_key FROM item JOIN {sessions} s USING (session_key) ORDER BY s.namespace, s.session_id FOR UPDATE OF s),
+head AS (
+  UPDATE {sessions} s SET
+    version = s.version + 1,
+    run_count = s.run_count + 1,
+    message_count = s.message_count + i.messages,
+    last_activity_at = greatest(s.last_activity_at, i.at),
+    has_summary = s.has_summary OR i.summary,
+    counters = CASE WHEN s.version = i.known THEN i.after ELSE (SELECT coalesce(jsonb_object_agg(name, total), '{}') FROM
+      (SELECT name, sum(count::numeric) AS total FROM
+        (SELECT * FROM jsonb_each_text(s.counters) UNION ALL SELECT * FROM jsonb_each_text(i.added)) AS each (name, count)
+      GROUP BY name) AS sums WHERE total <> 0) END
+  FROM locked l JOIN item i USING (session_key)
+  WHERE s.session_key = l.session_key AND s.deleted_at IS NULL AND NOT s.erased AND (i.owner IS NULL OR i.owner = s.user_id)
+    AND (SELECT r.seq FROM {runs} r WHERE r.run_id = i.run_id AND r.session_key = s.session_key LIMIT 1) IS NULL
+  RETURNING s.*, i.item, i.known, i.messages, i.before, i.run_id, i.digest, i.run_user_id, i.agent_id, i.parent_run_id, i.model,
+    i.run_created_at, i.status, i.updated_at, i.finished_at, i.input_tokens, i.output_tokens, i.summary, i.body, i.packed),
+run AS (
+  INSERT INTO {runs} SELECT session_key, run_count, 1, run_id, version, 0, digest, run_user_id, agent_id, parent_run_id, model,
+    run_created_at, message_count - messages + 1, message_count, status, updated_at, finished_at, input_tokens, output_tokens, summary,
+    body, packed FROM head),
+said AS (
+  INSERT INTO {message_rows} SELECT h.session_key, h.message_count - h.messages - h.before + m.nth, h.run_count, m.created_at, 1,
+    m.nth - h.before - 1, coalesce(length(m.body::text), length(m.packed)), m.message_id, m.body, coalesce(m.packed, '')
+  FROM unnest($25::int[], $26::bigint[], $27::text[], $28::json[], $29::bytea[])
+    WITH ORDINALITY AS m (item, created_at, message_id, body, packed, nth) JOIN head h USING (item))
+SELECT s.item, s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
+  s.last_activity_at, s.deleted_at, s.erased, s.has_hidden, s.has_summary, s.forks, s.forked_from, s.forked_incarnation, s.forked_at,
+  s.forked_run_seq, s.forked_version,
+  CASE WHEN s.version - 1 <> s.known THEN s.counters END
 FROM head s
 
 -- append_one
@@ -135,8 +177,8 @@ run AS (
   INSERT INTO {runs} SELECT h.session_key, h.run_count, 1, $8, h.version, 0, $9, $10, $11, $12, $13, $14,
     h.message_count - $4 + 1, h.message_count, $15, $16, $17, $18, $19, $20, $21, $22 FROM head h),
 said AS (
-  INSERT INTO {message_rows} SELECT h.session_key, h.message_count - $4 + m.nth, h.run_count, 1, m.nth - 1,
-    coalesce(length(m.body::text), length(m.packed)), m.created_at, m.message_id, m.body, m.packed
+  INSERT INTO {message_rows} SELECT h.session_key, h.message_count - $4 + m.nth, h.run_count, m.created_at, 1, m.nth - 1,
+    coalesce(length(m.body::text), length(m.packed)), m.message_id, m.body, coalesce(m.packed, '')
   FROM head h, unnest($23::bigint[], $24::text[], $25::json[], $26::bytea[])
     WITH ORDINALITY AS m (created_at, message_id, body, packed, nth))
 SELECT 0, s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
@@ -205,8 +247,8 @@ WITH grown AS (
 INSERT INTO {segments} SELECT $1, $2, $3, $4, $5 WHERE NOT EXISTS (SELECT FROM grown)
 
 -- insert_messages
-INSERT INTO {message_rows} SELECT $1, $4 + m.nth, $2, $3, m.run_index, coalesce(length(m.body::text), length(m.packed)), m.created_at,
-  m.message_id, m.body, m.packed
+INSERT INTO {message_rows} SELECT $1, $4 + m.nth, $2, m.created_at, $3, m.run_index, coalesce(length(m.body::text), length(m.packed)),
+  m.message_id, m.body, coalesce(m.packed, '')
 FROM unnest($5::int[], $6::bigint[], $7::text[], $8::json[], $9::bytea[])
   WITH ORDINALITY AS m (run_index, created_at, message_id, body, packed, nth)
 

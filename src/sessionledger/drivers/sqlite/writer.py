@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
-from sessionledger.drivers.relational import head_of
+from sessionledger.drivers.relational import changing_values, head_of, link_values, run_values
 from sessionledger.drivers.sqlite.connection import LedgerConnection, StoredSession, error_of, roll_back
 from sessionledger.drivers.sqlite.reader import ID_BLOCK, decoded, load_head
 from sessionledger.drivers.statements import load_statements
@@ -206,8 +207,7 @@ def _insert_session(db: LedgerConnection, commit: Commit, decision: Decision, st
         for name in ("drop_tombstone", "drop_header", "drop_state"):
             execute(SQL[name], (stored.key,))
         db.memory.changed.pop(stored.key, None)
-    fork = head.fork
-    link = (fork.session_id, fork.incarnation, fork.position, fork.run_seq, fork.version) if fork else (None,) * 5
+    changing = changing_values(head)
     execute(
         SQL["insert_session"],
         (
@@ -215,19 +215,11 @@ def _insert_session(db: LedgerConnection, commit: Commit, decision: Decision, st
             head.key.namespace,
             head.key.session_id,
             head.incarnation,
-            head.version,
-            head.state_version,
-            head.run_count,
-            head.message_count,
+            *changing[:4],
             head.user_id,
             head.created_at,
-            head.last_activity_at,
-            head.deleted_at,
-            head.erased,
-            head.has_hidden,
-            head.has_summary,
-            head.forks,
-            *link,
+            *changing[4:],
+            *link_values(head),
             "{}",
         ),
     )
@@ -241,38 +233,14 @@ def _insert_session(db: LedgerConnection, commit: Commit, decision: Decision, st
 def _update_sessions(db: LedgerConnection) -> None:
     """The rows of all sessions that this transaction changed, each once."""
     rows = [
-        (
-            head.version,
-            head.state_version,
-            head.run_count,
-            head.message_count,
-            head.last_activity_at,
-            head.deleted_at,
-            head.erased,
-            head.has_hidden,
-            head.has_summary,
-            head.forks,
-            _encode(counters).decode(),
-            key,
-        )
-        for key, head, counters in db.memory.changed.values()
+        (*changing_values(head), _encode(counters).decode(), key) for key, head, counters in db.memory.changed.values()
     ]
     db.statements.executemany(SQL["update_session"], rows)
     db.memory.changed.clear()
 
 
 def _put_header(db: LedgerConnection, session_key: int, header: SessionHeader) -> None:
-    values = (
-        session_key,
-        header.kind,
-        header.agent_id,
-        header.current_agent,
-        header.name,
-        header.parent_session_id,
-        header.updated_at,
-        header.body,
-    )
-    db.statements.execute(SQL["put_header"], values)
+    db.statements.execute(SQL["put_header"], (session_key, *astuple(header)))
 
 
 def _put_change(
@@ -311,8 +279,7 @@ def _put_change(
 
 
 def _put_run(db: LedgerConnection, key: int, put: PutRun, receipt: RunReceipt) -> None:
-    header, seq = put.header, receipt.run_seq
-    open_run = header.status in OPEN_STATUSES
+    seq, open_run = receipt.run_seq, put.header.status in OPEN_STATUSES
     db.statements.execute(
         SQL["insert_run"],
         (
@@ -321,20 +288,10 @@ def _put_run(db: LedgerConnection, key: int, put: PutRun, receipt: RunReceipt) -
             put.revision,
             put.run_id,
             receipt.version,
-            put.digest,
-            put.user_id,
-            put.agent_id,
-            put.parent_run_id,
-            put.model,
-            put.created_at,
+            *run_values(put),
             receipt.first_position,
             receipt.last_position,
-            header.status,
-            header.updated_at,
-            header.finished_at,
-            header.input_tokens,
-            header.output_tokens,
-            header.has_summary,
+            *astuple(put.header),
             None if open_run else put.body,
         ),
     )
@@ -353,9 +310,8 @@ def _put_participants(db: LedgerConnection, key: int, put: PutRun) -> None:
 
 
 def _patch_run(db: LedgerConnection, key: int, patch: PatchRun, receipt: RunReceipt) -> None:
-    header, place = patch.header, (key, receipt.run_seq, patch.revision)
-    values = (header.updated_at, header.finished_at, header.input_tokens, header.output_tokens, header.has_summary)
-    db.statements.execute(SQL["patch_run"], (header.status, *values, *place))
+    place = (key, receipt.run_seq, patch.revision)
+    db.statements.execute(SQL["patch_run"], (*astuple(patch.header), *place))
     for name, body in patch.parts.items():
         db.statements.execute(SQL["put_part"], (*place, name, body))
     if patch.messages:

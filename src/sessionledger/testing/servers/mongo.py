@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
-from sessionledger.testing.servers.process import Process, ServerError, free_port, make_directory
+from sessionledger.testing.servers.process import Process, ServerError, free_port, listens, make_directory
 
 __all__ = ["MongoServer"]
 
@@ -196,11 +195,7 @@ def _hello(port: int) -> dict[str, Any]:
 
 
 def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return bool(_hello(port))
+    return listens(port) and bool(_hello(port))
 
 
 def _with_database(url: str, name: str) -> str:

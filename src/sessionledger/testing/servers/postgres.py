@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +12,14 @@ from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
-from sessionledger.testing.servers.process import Process, ServerError, free_port, make_directory, unprivileged_user
+from sessionledger.testing.servers.process import (
+    Process,
+    ServerError,
+    free_port,
+    listens,
+    make_directory,
+    unprivileged_user,
+)
 
 __all__ = ["PostgresServer"]
 
@@ -124,13 +130,7 @@ class PostgresServer:
 def _answers(directory: Path, port: int) -> bool:
     """Whether it accepts connections: it says so in its log, and the port is there."""
     log = directory / "server.log"
-    if b"ready to accept connections" not in log.read_bytes().rpartition(b"starting PostgreSQL")[2]:
-        return False
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
+    return b"ready to accept connections" in log.read_bytes().rpartition(b"starting PostgreSQL")[2] and listens(port)
 
 
 def _binaries() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import pwd
 import shutil
@@ -10,12 +11,15 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["Process", "ServerError", "free_port", "make_directory", "unprivileged_user"]
+__all__ = ["Process", "ServerError", "free_port", "listens", "make_directory", "unprivileged_user"]
 
 _LAST_LINES = 12  #: of a log, that an error shows
+_PROC = Path("/proc")
+_STILL = ("T", "t", "Z", "X")  #: states of a thread, as proc(5) has them, that does nothing more
 
 
 class ServerError(Exception):
@@ -28,6 +32,15 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def listens(port: int) -> bool:
+    """Whether somebody takes connections there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def unprivileged_user() -> str | None:
@@ -61,6 +74,7 @@ class Process:
         self._command, self._directory, self._ready = [str(part) for part in command], directory, ready
         self._user, self._stop_signal = user, stop_signal
         self._process: subprocess.Popen[bytes] | None = None
+        self._paused: list[int] = []  #: what was stopped, each before those that it had made
 
     @property
     def log(self) -> Path:
@@ -95,7 +109,7 @@ class Process:
         if self._process is None:
             return
         if self._process.poll() is None:
-            self._process.send_signal(signal.SIGCONT)
+            self.resume()
             self._process.send_signal(self._stop_signal)
             try:
                 self._process.wait(timeout)
@@ -108,11 +122,51 @@ class Process:
         """As kill -9 does."""
         if self._process is not None:
             self._process.kill()
+            # what it leaves has to see that it is gone
+            self.resume()
             self._process.wait()
             self._process = None
 
-    def pause(self) -> None:
-        os.kill(self.pid, signal.SIGSTOP)
+    def pause(self, timeout: float = 30.0) -> None:
+        """Return when it stands still, with the processes that it has made; `timeout` in seconds. On Linux.
+
+        A signal alone comes to each thread in that thread's own time, so that a server answers for a while yet.
+        """
+        end = time.monotonic() + timeout
+        _stop(self.pid, end)
+        self._paused = [self.pid]
+        # none is made any more
+        for child in _children(self.pid):
+            _stop(child, end)
+            self._paused.append(child)
 
     def resume(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
+        for pid in reversed(self._paused):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        self._paused = []
+
+
+def _stop(pid: int, end: float) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+    while any(state not in _STILL for _, state in _threads(pid)):
+        if time.monotonic() > end:
+            raise ServerError(f"process {pid} does not stand still: is it waiting for a disk?")
+        time.sleep(0.002)
+
+
+def _children(pid: int) -> list[int]:
+    pids = [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal()]
+    return [child for child in pids if any(parent == pid for parent, _ in _threads(child))]
+
+
+def _threads(pid: int) -> Iterator[tuple[int, str]]:
+    """Of each: the process that made it, and its state."""
+    if not _PROC.is_dir():
+        raise ServerError("whether a server stands still is seen in /proc, which is not there: pause it on Linux")
+    for path in glob.iglob(f"{_PROC}/{pid}/task/*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            # a name in parentheses may hold anything
+            state, parent, *_ = Path(path).read_text(errors="replace").rpartition(")")[2].split()
+            yield int(parent), state

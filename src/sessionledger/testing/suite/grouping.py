@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import anyio
+import pytest
 from anyio.lowlevel import checkpoint
 
 from sessionledger.protocol.driver import Driver
@@ -26,7 +27,7 @@ from sessionledger.testing.rows import (
     send,
     send_group,
 )
-from sessionledger.testing.suite.bench import Bench
+from sessionledger.testing.suite.bench import Bench, Storage
 
 __all__ = ["GroupTests"]
 
@@ -85,6 +86,50 @@ class GroupTests(Bench):
         assert [row.position for row in await all_messages(driver, key("a"))] == [1, 2, 3, 4, 5]
         assert [row.run_id for row in await all_runs(driver, key("b"))] == ["r1"]
         assert await driver.session(key("missing"), state=False) is None
+
+    @pytest.mark.parametrize("status", ["completed", "running"])
+    async def test_one_run_in_each_of_many_sessions_is_judged_alone(self, driver: Driver, status: str) -> None:
+        """Sessions that the driver has just written, of which it may remember something."""
+        names = ["plain", "replayed", "conflict", "owned", "deleted", "other", "last"]
+        names = names[: driver.info.max_group]
+        await send_group(driver, [commit(put("r1", 2, counters={"a": 1}), session_id=name) for name in names])
+        await send(driver, SetDeleted(1), session_id="deleted")
+        group = [
+            commit(put("r2", 1, counters={"a": 2, "b": 1}), session_id="plain"),
+            commit(put("r1", 2, counters={"a": 1}), session_id="replayed"),
+            commit(put("r1", 1, digest=digest_of("other")), session_id="conflict"),
+            commit(put("r2", 1), session_id="owned", owner="somebody"),
+            commit(put("r2", 1), session_id="deleted"),
+            commit(put("r2", 3, status=status), session_id="other"),
+            commit(put("r2", 0, counters={"a": -1}), session_id="last"),
+        ][: len(names)]
+        outcomes = await send_group(driver, group)
+        expected = ["done", "replayed", "RUN_CONFLICT", "NOT_OWNER", "DELETED", "done", "done"]
+        assert said(outcomes) == expected[: len(names)]
+        for name in names:
+            rows = [(row.position, row.run_seq, row.index) for row in await all_messages(driver, key(name))]
+            added = {"plain": [(3, 2, 0)], "other": [(3, 2, 0), (4, 2, 1), (5, 2, 2)]}.get(name, [])
+            assert rows == [(1, 1, 0), (2, 1, 1), *added], name
+        for name, counters in {"plain": {"a": 3, "b": 1}, "replayed": {"a": 1}, "last": {}}.items():
+            if name in names:
+                row = await driver.session(key(name), state=False)
+                assert row is not None and dict(row.counters) == counters
+
+    async def test_sessions_that_another_driver_wrote_to_meanwhile(self, driver: Driver, storage: Storage) -> None:
+        names = ["a", "b", "c"][: driver.info.max_group]
+        await send_group(driver, [commit(put("r1", 1, counters={"a": 1}), session_id=name) for name in names])
+        other = storage.driver()
+        await other.open()
+        await send_group(other, [commit(put("r2", 2, counters={"a": 4}), session_id=name) for name in names[:2]])
+        await other.close()
+        group = [commit(put("r3", 1, counters={"a": 2, "b": 1}), session_id=name) for name in names]
+        assert said(await send_group(driver, group)) == ["done"] * len(names)
+        for name in names:
+            row = await driver.session(key(name), state=False)
+            assert row is not None
+            assert dict(row.counters) == ({"a": 3, "b": 1} if name == "c" else {"a": 7, "b": 1})
+            seqs = [row.run_seq for row in await all_messages(driver, key(name))]
+            assert seqs == ([1, 2] if name == "c" else [1, 2, 2, 3])
 
     async def test_commits_of_one_session_see_those_before(self, driver: Driver) -> None:
         outcomes = await send_group(
