@@ -39,6 +39,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     rows: int = 500
     bytes: int = 2 * 1024 * 1024
+    collected: int = 4  #: pages of messages that are read as one by who collects them all
 
 
 class Scope(msgspec.Struct, frozen=True):

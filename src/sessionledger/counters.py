@@ -1,20 +1,21 @@
 """Counters of a session: what a run adds to them, and the statistics that they make.
 
 A driver adds them up by name; each is an integer, so that sums are exact: "role/user", "status/completed",
-"tool_calls", "usage/input_tokens", "details/…" and, for a cost of 0.12 in USD, "cost/-2/USD": 12.
+"tool_calls", "usage/input_tokens", "details/…" and, for a cost of 0.12 in USD, "cost/-2/USD": 12. "lasting" are the
+runs that were stored open, or have a parent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
 from sessionledger.codec import from_micros
 from sessionledger.protocol.rows import SessionRow
-from sessionledger.records import TOKEN_COUNTS, Message, SessionStats, Usage
+from sessionledger.records import TOKEN_COUNTS, Message, Run, SessionStats, Usage
 
-__all__ = ["count_run", "count_usage", "stats_from_row"]
+__all__ = ["all_are_plain", "count_put", "count_run", "count_usage", "stats_from_row"]
 
 
 def count_run(messages: Iterable[Message], usage: Usage | None) -> dict[str, int]:
@@ -30,6 +31,23 @@ def count_run(messages: Iterable[Message], usage: Usage | None) -> dict[str, int
     return counters
 
 
+def count_put(run: Run) -> dict[str, int]:
+    """What a run adds by how it is stored."""
+    counters = {f"status/{run.status.value}": 1}
+    if not run.status.terminal or run.parent_run_id is not None:
+        counters[_LASTING] = 1
+    return counters
+
+
+def all_are_plain(counters: Mapping[str, int], runs: int, statuses: Collection[str]) -> bool:
+    """Whether all runs of a session that never revised one were stored as a whole, with one of these statuses, and have
+    no parent.
+    """
+    ended = sum(counters.get(f"status/{status}", 0) for status in statuses)
+    return ended == runs and not counters.get(_LASTING, 0)
+
+
+_LASTING: Final = "lasting"
 _USAGE_COUNTS: Final = tuple((name, f"usage/{name}") for name in TOKEN_COUNTS)
 
 

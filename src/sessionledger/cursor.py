@@ -24,7 +24,7 @@ class Walk(Protocol[T_co]):
         ...
 
     async def fetch(self, want: int) -> Sequence[T_co]:
-        """The next items: at least one, about `want`, at most a page. None: the end. Each call is bounded by one
+        """The next items: at least one, about `want`. None: the end. Each call is bounded by one
         deadline.
         """
         ...
@@ -35,13 +35,18 @@ class Walk(Protocol[T_co]):
 
 
 class PagedCursor(Generic[T]):
-    def __init__(self, context: Context, walk: Callable[[], Walk[T]], page_size: int | None) -> None:
+    def __init__(
+        self, context: Context, walk: Callable[[], Walk[T]], page_size: int | None, *, pages_collected: int = 1
+    ) -> None:
+        """`pages_collected`: so many are fetched as one by `collect`, which holds them all anyway."""
         if page_size is not None:
             check_count(page_size, "page_size", least=1)
         self._context = context
         self._make_walk = walk
         self._walk: Walk[T] | None = None
         self._page_size = page_size or context.limits.rows
+        rows = context.limits.rows
+        self._collected = min(page_size, rows) if page_size else rows * pages_collected
         self._buffer: Sequence[T] = ()
         self._next = 0
         self._last: T | None = None
@@ -71,7 +76,7 @@ class PagedCursor(Generic[T]):
 
     async def collect(self) -> list[T]:
         items = self._take(len(self._buffer))
-        while await self._fill(self._page_size):
+        while await self._fetch(self._collected):
             items += self._take(len(self._buffer))
         return items
 
@@ -100,12 +105,15 @@ class PagedCursor(Generic[T]):
 
     async def _fill(self, want: int) -> bool:
         """Fetch the next items, once the buffer is used up; False at the end."""
+        return await self._fetch(min(want, self._context.limits.rows))
+
+    async def _fetch(self, want: int) -> bool:
         if self._walk is None:
             self._walk = self._make_walk()
         if self._walk.done:
             self._context.check()
             return False
         with self._context.reading():
-            self._buffer = await self._walk.fetch(min(want, self._context.limits.rows))
+            self._buffer = await self._walk.fetch(want)
         self._next = 0
         return bool(self._buffer)

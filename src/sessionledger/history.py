@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -196,6 +196,14 @@ class _Held:
         self.unanswered = len(message.tool_calls)
 
 
+def _are_answers(results: Sequence[Message], asking: Message) -> bool:
+    """Whether these are the results of a message's calls, in their order."""
+    for result, call in zip(results, asking.tool_calls, strict=False):
+        if result.tool_call_id != call.tool_call_id or result.tool_calls:
+            return False
+    return len(results) == len(asking.tool_calls)
+
+
 class Pairing:
     """Lets messages through, but no tool call without its result and no result without its call.
 
@@ -208,11 +216,20 @@ class Pairing:
         self._held: list[_Held] = []
         self._open: dict[str, list[_Held]] = {}  #: by call id, the messages whose call waits for its result
 
-    def feed(self, messages: Iterable[Message]) -> list[Message]:
+    def feed(self, messages: Sequence[Message]) -> list[Message]:
         out: list[Message] = []
-        for message in messages:
+        done = 0
+        for place, message in enumerate(messages, 1):
+            if place <= done:
+                continue
             if message.tool_calls:
-                self._ask(message)
+                end = place + len(message.tool_calls)
+                if not self._open and _are_answers(messages[place:end], message):
+                    # most calls are answered at once, and wait for nothing
+                    out += messages[place - 1 : end]
+                    done = end
+                else:
+                    self._ask(message)
             elif message.tool_call_id is not None:
                 self._answer(message, out)
             elif not self._open:

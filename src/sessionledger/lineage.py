@@ -7,7 +7,7 @@ which it is seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -82,6 +82,7 @@ class View(msgspec.Struct, frozen=True):
     session_id: str
     head: Head
     layers: tuple[Layer, ...]  #: oldest first; the last is the session's own
+    counters: Mapping[str, int] = {}  #: where the session itself was read
 
     @property
     def own(self) -> Layer:

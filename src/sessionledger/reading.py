@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 import anyio
 import anyio.lowlevel
+import msgspec
 
 from sessionledger.codec import messages_from_rows
 from sessionledger.context import Context, Scope
@@ -60,7 +61,9 @@ async def begin(context: Context, scope: Scope, session_id: str, *, none_if_dele
     if none_if_deleted and head is not None and head.deleted_at is not None:
         return None
     head = readable(scope, head)
-    return None if head is None else await resolve(context, head)
+    if row is None or head is None:
+        return None
+    return msgspec.structs.replace(await resolve(context, head), counters=row.counters)
 
 
 def pieces_of_view(view: View, first: int, last: int, *, reverse: bool) -> list[Piece]:
@@ -160,8 +163,11 @@ class MessageReader:
         return await self._context.driver.messages(query)
 
     async def _look_ahead(self, query: MessageQuery) -> None:
-        """Whoever has taken a second page takes the third: it is looked up while this one is made into messages."""
-        begun = self._begun or (self._to_the_end and query.limit == self._context.limits.rows)
+        """Whoever has taken a second page, or collects, takes the next: it is looked up while this one is made into
+        messages.
+        """
+        rows = self._context.limits.rows
+        begun = self._begun or query.limit > rows or (self._to_the_end and query.limit == rows)
         if begun and self._context.driver.info.reads_ahead:
             self._ahead = (query, self._context.read_ahead(lambda: self._context.driver.messages(query)))
             # so that it is sent before anything else is done

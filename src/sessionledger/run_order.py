@@ -1,7 +1,8 @@
 """The places of a session's messages in the order of its runs, of which most need no look.
 
 A run that was stored as a whole, and is over, has its messages in one piece, and such pieces follow each other as their
-runs do. So only the other runs are read: what lies between them is all of the plain ones.
+runs do. So only the other runs are read: what lies between them is all of the plain ones. The session's counters tell
+whether there are any.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from heapq import heappop, heappush
 from typing import Final
 
 from sessionledger.context import Context
+from sessionledger.counters import all_are_plain
 from sessionledger.lineage import View
 from sessionledger.protocol.rows import FIRST
 from sessionledger.reading import Piece, PlacedRun, RunReader, pieces_of_runs
@@ -43,6 +45,7 @@ class PlainOrder:
     ) -> None:
         self._context, self._view, self._layer = context, view, view.own
         self._selects, self._statuses = selects, statuses
+        self._all_plain = all_are_plain(view.counters, view.head.run_count, statuses)
         self._seq, self._position = FIRST, FIRST
         self._others: list[tuple[int, int]] = []  #: pieces of runs that are no plain ones, from the position on
 
@@ -50,6 +53,9 @@ class PlainOrder:
         """Of the next runs; None at the end."""
         if self._seq > self._layer.last_seq:
             return None
+        if self._all_plain:
+            self._seq = self._layer.last_seq + 1
+            return self._plain(self._layer.last_position)
         last = min(self._seq + _WINDOW - 1, self._layer.last_seq)
         runs = RunReader(self._context, self._view, first=self._seq, last=last, bodies=False, plain=self._statuses)
         found: list[PlacedRun] = []

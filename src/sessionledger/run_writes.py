@@ -28,7 +28,7 @@ from sessionledger.codec import (
     usage_of_messages,
 )
 from sessionledger.context import Context, Scope
-from sessionledger.counters import count_run, count_usage
+from sessionledger.counters import count_put, count_run, count_usage
 from sessionledger.digest import canonical, digest
 from sessionledger.errors import ConflictError, InvalidRecordError, RunFinishedError
 from sessionledger.ids import derived_uuid, new_id
@@ -221,7 +221,7 @@ class RunWrites:
         usage = run.usage if run.usage is not None else usage_of_messages(run.messages)
         created_at = at if run.created_at is None else to_micros(run.created_at)
         counters = count_run(run.messages, usage)
-        counters[f"status/{run.status.value}"] = 1
+        counters |= count_put(run)
         if revision is not None:
             old = f"status/{revision.status_before}"
             counters[old] = counters.get(old, 0) - 1

@@ -447,7 +447,7 @@ class Store:
             reverse=reverse,
             include_retracted=include_retracted,
         )
-        return PagedCursor(self._context, walk, page_size)
+        return PagedCursor(self._context, walk, page_size, pages_collected=self._context.limits.collected)
 
     def history(
         self,
@@ -478,7 +478,10 @@ class Store:
             nested=nested,
         )
         return PagedCursor(
-            self._context, lambda: HistoryWalk(self._context, self._scope, session_id, window), page_size
+            self._context,
+            lambda: HistoryWalk(self._context, self._scope, session_id, window),
+            page_size,
+            pages_collected=self._context.limits.collected,
         )
 
     async def get_message(self, session_id: str, *, message_id: str) -> Message | None:

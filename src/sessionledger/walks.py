@@ -154,7 +154,7 @@ class MessageWalk:
         """
         assert self._last is not None
         tail: deque[Message] = deque(found, maxlen=self._context.limits.rows)
-        count = len(tail)
+        count = len(found)
         while count < self._last:
             batch = await reader.read(min(self._last - count, self._context.limits.rows))
             if not batch:

@@ -11,9 +11,10 @@ from pymongo import AsyncMongoClient, MongoClient
 from pymongo.monitoring import CommandListener
 
 from sessionledger.drivers.mongodb import MongoDriver
-from sessionledger.errors import OutcomeUnknownError, UnavailableError
+from sessionledger.errors import DecodeError, OutcomeUnknownError, UnavailableError
 from sessionledger.protocol.driver import Driver
 from sessionledger.protocol.rows import (
+    LAST,
     ForkLink,
     Hide,
     MessageQuery,
@@ -90,6 +91,154 @@ def collections(url: str) -> Iterator[Mapping[str, Any]]:
 async def erase(driver: Driver) -> None:
     while await driver.erase(key(), limit=10):
         pass
+
+
+# runs that are no plain ones
+
+
+PLAIN = ("completed", "running")
+
+
+async def test_runs_that_are_not_plain_are_found_among_many(driver: Driver, collections: Mapping[str, Any]) -> None:
+    for number in range(1, 31):
+        await send(driver, put(f"r{number}", status="failed" if number % 10 == 0 else "completed"))
+    page = await driver.runs(RunQuery(key(), 2, MANY_BYTES, bodies=False, plain=PLAIN))
+    assert [row.seq for row in page.rows] == [10, 20] and page.more
+    page = await driver.runs(RunQuery(key(), 2, MANY_BYTES, bodies=False, first_seq=11, last_seq=29, plain=PLAIN))
+    assert [row.seq for row in page.rows] == [20] and not page.more
+    page = await driver.runs(RunQuery(key(), 1, MANY_BYTES, bodies=False, last_seq=9, plain=PLAIN))
+    assert list(page.rows) == [] and not page.more
+    assert collections["commits"].count_documents({"z": {"$exists": True}}) == 3
+
+
+async def test_a_run_that_was_stored_open_is_no_plain_one(driver: Driver) -> None:
+    await send(driver, put("open", status="running"))
+    await send(driver, put("plain"))
+    await send(driver, patch("open", 1, status="completed"))
+    await send(driver, put("child", parent_run_id="plain"))
+    page = await driver.runs(RunQuery(key(), 10, MANY_BYTES, bodies=False, plain=PLAIN))
+    assert [(row.run_id, row.patch) for row in page.rows] == [("open", 1), ("child", 0)]
+
+
+# pages of messages
+
+
+class Finds(CommandListener):
+    """How many documents each query has brought."""
+
+    def __init__(self) -> None:
+        self.brought: list[int] = []
+
+    def started(self, event: Any) -> None: ...
+
+    def failed(self, event: Any) -> None: ...
+
+    def succeeded(self, event: Any) -> None:
+        if event.command_name in ("find", "getMore"):
+            cursor = event.reply["cursor"]
+            self.brought.append(len(cursor.get("firstBatch", cursor.get("nextBatch", ()))))
+
+
+@pytest.fixture
+async def counted(url: str) -> AsyncIterator[tuple[Driver, list[int]]]:
+    finds = Finds()
+    client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(url, event_listeners=[finds])
+    driver = MongoDriver(parse_url(url), client=client)
+    await driver.open()
+    for number in range(1, 41):
+        await send(driver, put(f"r{number}", 2))
+    yield driver, finds.brought
+    await driver.close()
+    await client.close()
+
+
+def pages_of(first: int, limit: int) -> MessageQuery:
+    return MessageQuery(key(), ((first, LAST),), limit, MANY_BYTES)
+
+
+async def test_a_walk_reads_each_page_by_one_query(counted: tuple[Driver, list[int]]) -> None:
+    driver, brought = counted
+    brought.clear()
+    for first in range(1, 81, 20):
+        page = await driver.messages(pages_of(first, 20))
+        assert [row.position for row in page.rows] == list(range(first, first + 20))
+        assert page.head is not None and page.head.version == 40 and page.more == (first < 61)
+    # the head is one more, and one more is looked at where a page ends
+    assert len(brought) == 4 and sum(brought) <= 40 + 8
+
+
+async def test_a_page_that_ends_inside_a_document_goes_on_there(counted: tuple[Driver, list[int]]) -> None:
+    driver, brought = counted
+    brought.clear()
+    seen = []
+    while len(seen) < 80:
+        page = await driver.messages(pages_of(len(seen) + 1, 7))
+        seen += [(row.position, row.run_seq, row.index) for row in page.rows]
+    assert seen == [(place + 1, place // 2 + 1, place % 2) for place in range(80)]
+    assert len(brought) == 12
+
+
+async def test_a_page_is_that_of_the_log_behind_which_others_have_written(
+    counted: tuple[Driver, list[int]], other: Driver
+) -> None:
+    driver, _ = counted
+    await driver.messages(pages_of(1, 20))
+    await send(other, put("r41", 2))
+    page = await driver.messages(pages_of(61, 30))
+    assert page.head is not None and page.head.message_count == 82
+    assert [row.position for row in page.rows] == list(range(61, 83))
+    await driver.messages(pages_of(1, 20))
+    await send(other, Seal())
+    await erase(other)
+    page = await driver.messages(pages_of(21, 20))
+    assert page.head is not None and page.head.erased and not page.rows
+
+
+async def test_pages_of_a_session_that_was_made_again_are_its_own(
+    counted: tuple[Driver, list[int]], other: Driver
+) -> None:
+    driver, _ = counted
+    await driver.messages(pages_of(1, 20))
+    await send(other, Seal())
+    await send(other, put("again", 30), must_create=True)
+    page = await driver.messages(pages_of(21, 20))
+    assert page.head is not None and page.head.incarnation == 2
+    assert [row.run_seq for row in page.rows] == [1] * 10
+
+
+async def test_a_history_looks_for_runs_only_where_some_are_not_plain(url: str) -> None:
+    finds = Finds()
+    client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(url, event_listeners=[finds])
+    async with Store.on(MongoDriver(parse_url(url), client=client)) as store:
+        for number in range(20):
+            await store.append(run(f"r{number}", "a", "b"))
+        finds.brought.clear()
+        assert len(await store.history("s").collect()) == 40
+        # the session, and a page
+        assert len(finds.brought) == 2
+        await store.append(run("failed", "c", status="failed"))
+        finds.brought.clear()
+        assert len(await store.history("s").collect()) == 40
+        assert len(finds.brought) > 2
+    await client.close()
+
+
+async def test_large_messages_are_not_read_to_be_left_out(counted: tuple[Driver, list[int]]) -> None:
+    driver, brought = counted
+    for number in range(40):
+        await send(driver, put(f"r{number}", [message("x" * 10_000)]), session_id="large")
+    brought.clear()
+    page = await driver.messages(MessageQuery(key("large"), (ALL,), 40, 50_000))
+    assert len(page.rows) == 5 and page.more
+    assert sum(brought) <= 10
+
+
+async def test_a_damaged_outline_is_told(driver: Driver, collections: Mapping[str, Any]) -> None:
+    await send(driver, put("r1", 2))
+    for text in ("[[", "[[],[1],[]]", None):
+        collections["commits"].update_one({"n": 1}, {"$set": {"t": text}})
+        with pytest.raises(DecodeError):
+            await all_messages(driver)
 
 
 # a process that knows an old log

@@ -8,25 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+import msgspec
 from bson import ObjectId
 
 from sessionledger.drivers.mongodb.layout import Layout
+from sessionledger.drivers.mongodb.outlines import Outline, text_of
 from sessionledger.errors import DecodeError
 from sessionledger.protocol.rows import Body
 
-__all__ = ["Blobs", "Columns", "Spill", "size_of"]
+__all__ = ["Blobs", "Spill", "size_of"]
 
 _LARGE_BODY: Final = 128 * 1024  #: characters or bytes of a body that is not kept in its document
 _LARGE_DOCUMENT: Final = 256 * 1024  #: bytes of a document's bodies, behind which more go elsewhere
 _SMALL_BODY: Final = 1024  #: which stays in its document all the same
 _PORTION: Final = 64 * 1024  #: bytes of messages of one portion
 _ROW: Final = 32  #: bytes of a message beside its body, about
+_FIELDS: Final = {"_id": 0, "m": 1, "t": 1, "d": 1}
 _PIECE: Final = 8 * 1024 * 1024  #: bytes of one piece
-
-
-#: Of messages: `d` their bodies, `t` the times, `id` those that were given, if any was; there is a `z` where a
-#: body is elsewhere.
-Columns = dict[str, list[Any]]
 
 
 class Spill:
@@ -61,19 +59,19 @@ class Spill:
         pieces = len(self.documents) - first
         return {"c": self.token, "j": first, "k": pieces, "z": len(body), "t": isinstance(body, str)}
 
-    def messages(self, columns: Columns) -> dict[str, Any]:
-        """The field that holds them, or tells where they are."""
-        sizes = [size_of(body, inline=True) + _ROW for body in columns["d"]]
-        if any(isinstance(body, dict) for body in columns["d"]):
-            columns["z"] = []
+    def messages(self, bodies: list[Any], outline: Outline) -> dict[str, Any]:
+        """The fields that hold them, or tell where they are."""
+        sizes = [size_of(body, inline=True) + _ROW for body in bodies]
+        elsewhere = any(isinstance(body, dict) for body in bodies)
         if sum(sizes) < _LARGE_DOCUMENT:
-            return {"m": columns}
+            return {"m": bodies, "t": text_of(msgspec.structs.replace(outline, elsewhere=elsewhere))}
         offsets: list[int] = []
         first = len(self.documents)
         for start, end in _portions(sizes):
             offsets.append(start)
-            self._add(m={name: values[start:end] for name, values in columns.items()})
-        return {"ck": {"c": self.token, "j": first, "o": offsets}}
+            portion = Outline([], outline.times[start:end], outline.ids[start:end], elsewhere)
+            self._add(m=bodies[start:end], t=text_of(portion))
+        return {"ck": {"c": self.token, "j": first, "o": offsets}, "t": text_of(Outline(outline.entries, []))}
 
 
 def size_of(body: Any, *, inline: bool = False) -> int:
@@ -114,17 +112,16 @@ class Blobs:
         found = await self._read(shard, body["c"], body["j"], body["k"])
         return _whole(body, b"".join(piece["d"] for piece in found))
 
-    async def portion(self, shard: str, chunks: dict[str, Any], number: int) -> Columns:
+    async def portion(self, shard: str, chunks: dict[str, Any], number: int) -> dict[str, Any]:
         """One portion of a document's messages."""
         found = await self._read(shard, chunks["c"], chunks["j"] + number, 1)
         if not found:
             raise DecodeError("a part of a run is missing: restore the collection of chunks from a backup")
-        columns: Columns = found[0]["m"]
-        return columns
+        return found[0]
 
     async def _read(self, shard: str, token: ObjectId, first: int, count: int) -> list[dict[str, Any]]:
         query = {"s": shard, "c": token, "j": {"$gte": first, "$lt": first + count}}
-        found: list[dict[str, Any]] = await self._layout.chunks.find(query, {"m": 1, "d": 1}).sort("j", 1).to_list(None)
+        found: list[dict[str, Any]] = await self._layout.chunks.find(query, _FIELDS).sort("j", 1).to_list(None)
         return found
 
 

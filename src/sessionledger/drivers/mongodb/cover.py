@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import ceil
 from typing import Any, Final
 
 from sessionledger.drivers.mongodb.heads import LogHead
@@ -11,7 +12,8 @@ from sessionledger.drivers.mongodb.layout import shard_key
 
 __all__ = ["Cover", "first_position", "first_seq", "read_some"]
 
-_BATCH: Final = 256  #: documents of one answer
+_BATCH: Final = 256  #: documents of one answer, where it is not known how large they are
+_BY_NUMBER: Final = "by_number"
 _INDEXES: Final = {"l": "by_position", "q": "by_run"}
 _SLACK: Final = 4  #: documents' worth of places behind a stretch, whose end may lie inside a document
 
@@ -87,6 +89,20 @@ class Cover:
         cursor = cursor.sort(self._last, order)
         self.add(await read_some(cursor, max_bytes if len(ranges) == 1 else None))
 
+    async def fetch_with_head(self, number: int, places: int, max_bytes: int) -> bool:
+        """The documents from a number on. Whether the log still ends where it was known to."""
+        log, shard = self._log, shard_key(self._log.head.key)
+        last = number + ceil(places / log.density)
+        asked = [
+            {"s": shard, "n": {"$gte": number, "$lte": last}},
+            {"s": shard, "n": {"$in": [log.n, log.n + 1]}},
+        ]
+        cursor = self._commits.find({"$or": asked}, self._fields, hint=_BY_NUMBER)
+        found = await read_some(cursor, max_bytes, batch=last - number + 4)
+        self.add(found)
+        incarnations = {document["n"]: document["i"] for document in found}
+        return incarnations.get(log.n) == log.head.incarnation and log.n + 1 not in incarnations
+
     async def find(self, place: int, end: int) -> Mapping[str, Any] | None:
         """The document of a place that was not read yet, and some behind it; None where the log does not have it."""
         here = {"s": shard_key(self._log.head.key), "i": self._log.head.incarnation}
@@ -97,15 +113,15 @@ class Cover:
         return self.at(place)
 
 
-async def read_some(cursor: Any, max_bytes: int | None) -> list[Mapping[str, Any]]:
+async def read_some(cursor: Any, max_bytes: int | None, *, batch: int = _BATCH) -> list[Mapping[str, Any]]:
     """What a cursor brings, up to the document that brings its bodies to `max_bytes`, or a few more."""
     found: list[Mapping[str, Any]] = []
     size = 0
-    cursor = cursor.batch_size(_BATCH)
+    cursor = cursor.batch_size(batch)
     while True:
-        some = await cursor.to_list(_BATCH)
+        some = await cursor.to_list(batch)
         found += some
-        if len(some) < _BATCH:
+        if len(some) < batch:
             return found
         if max_bytes is not None:
             size += sum(map(_size, some))
@@ -115,4 +131,4 @@ async def read_some(cursor: Any, max_bytes: int | None) -> list[Mapping[str, Any
 
 
 def _size(document: Mapping[str, Any]) -> int:
-    return sum(map(len, document["m"]["d"] if "m" in document else document.get("b", ())))
+    return sum(map(len, document["m"] if "m" in document else document.get("b", ())))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from sessionledger.protocol.rows import (
     HiddenRow,
@@ -15,8 +15,6 @@ from sessionledger.protocol.rows import (
 )
 
 __all__ = [
-    "Entry",
-    "entries_of",
     "hidden_of",
     "patched",
     "receipt_of",
@@ -25,41 +23,6 @@ __all__ = [
     "shown_of",
     "switches_of",
 ]
-
-
-class Entry(NamedTuple):
-    """A stretch of a document's messages, which are of one run."""
-
-    run_id: str
-    run_seq: int
-    revision: int
-    first: int
-    last: int
-    numbers: int | Sequence[int]  #: the index in the run of the first message, or of each
-
-    def indexes(self, first: int, last: int) -> Sequence[int]:
-        """Of the messages from one position to another."""
-        low, high = first - self.first, last - self.first + 1
-        if isinstance(self.numbers, int):
-            return range(self.numbers + low, self.numbers + high)
-        return self.numbers[low:high]
-
-
-def entries_of(document: Mapping[str, Any]) -> list[Entry]:
-    """In the order of their positions, those with messages."""
-    found = [*document.get("r", ()), *document.get("p", ())]
-    if len(found) > 1:
-        found.sort(key=_first)
-    return [
-        Entry(entry["id"], entry["q"], entry["v"], entry["f"], entry["f"] + entry["c"] - 1, entry.get("y", 0))
-        for entry in found
-        if entry["c"]
-    ]
-
-
-def _first(entry: Mapping[str, Any]) -> int:
-    first: int = entry["f"]
-    return first
 
 
 def receipt_of(entry: Mapping[str, Any], version: int) -> RunReceipt:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
-from sessionledger.drivers.mongodb.blobs import Columns, Spill
-from sessionledger.drivers.mongodb.heads import LogHead, head_fields
+from sessionledger.drivers.mongodb.blobs import Spill
+from sessionledger.drivers.mongodb.heads import USUAL, LogHead, head_fields, is_plain
 from sessionledger.drivers.mongodb.layout import shard_key
+from sessionledger.drivers.mongodb.outlines import Entry, Outline
 from sessionledger.protocol.decide import Decision, hidden_rows, needs_operation
 from sessionledger.protocol.rows import (
     OPEN_STATUSES,
@@ -29,8 +30,6 @@ from sessionledger.protocol.rows import (
 )
 
 __all__ = ["document_of", "id_number", "operation_key", "patch_key", "put_key"]
-
-_USUAL: Final = "completed"  #: how most runs end: no index tells them apart
 
 
 def put_key(run_id: str, revision: int) -> str:
@@ -60,10 +59,9 @@ def document_of(commit: Commit, decision: Decision, after: LogHead, spill: Spill
 class _Document:
     def __init__(self, commit: Commit, after: LogHead, spill: Spill) -> None:
         self._commit, self._after, self._spill = commit, after, spill
-        self._messages: Columns = {"t": [], "d": []}
-        self._given: list[int] = []
+        self._bodies: list[Any] = []
+        self._outline = Outline([], [], [])
         self._lists: dict[str, list[Any]] = {}
-        self._first = 0
 
     def build(self, decision: Decision) -> dict[str, Any]:
         commit, after = self._commit, self._after
@@ -91,13 +89,16 @@ class _Document:
 
     def _whole(self, fields: dict[str, Any]) -> dict[str, Any]:
         fields |= self._lists
-        if self._given:
-            fields["g"] = self._given
-        count = len(self._messages["d"])
-        if count:
-            fields["f"] = self._first
-            fields["l"] = self._first + count - 1
-            fields |= self._spill.messages(self._messages)
+        outline = self._outline
+        given = [id_number(one) for one in outline.ids if one is not None]
+        if given:
+            fields["g"] = given
+        else:
+            outline.ids.clear()
+        if outline.entries:
+            fields["f"] = outline.entries[0].first
+            fields["l"] = outline.entries[-1].last
+            fields |= self._spill.messages(self._bodies, outline)
         return fields
 
     def _add(self, name: str, value: Any) -> None:
@@ -115,7 +116,9 @@ class _Document:
         self._add("op", put_key(put.run_id, put.revision))
         if put.revision == 1:
             fields["q"] = receipt.run_seq
-        if put.header.status not in OPEN_STATUSES and put.header.status != _USUAL:
+            if not is_plain(put):
+                fields["z"] = receipt.run_seq
+        if put.header.status not in OPEN_STATUSES and put.header.status != USUAL:
             self._add("x", put.header.status)
 
     def _patch(self, patch: PatchRun, receipt: RunReceipt) -> None:
@@ -130,21 +133,19 @@ class _Document:
         """Of a run, or of a patch, and its messages."""
         count = len(change.messages)
         entry = {"id": change.run_id, "q": receipt.run_seq, "v": change.revision, "f": receipt.first_position}
-        entry |= {"c": count, **_header_fields(change.header), **_indexes(change.messages)}
-        if count and not self._messages["d"]:
-            self._first = receipt.first_position
-        self._add_messages(change.messages)
+        entry |= {"c": count, **_header_fields(change.header)}
+        if count:
+            numbers = _indexes(change.messages)
+            stretch = Entry(change.run_id, receipt.run_seq, change.revision, receipt.first_position, count, numbers)
+            self._outline.entries.append(stretch)
+            self._add_messages(change.messages)
         return entry
 
     def _add_messages(self, rows: Sequence[MessageRow]) -> None:
-        columns, before = self._messages, len(self._messages["d"])
-        columns["t"] += [row.created_at for row in rows]
-        columns["d"] += [self._spill.message_body(row.body) for row in rows]
-        ids = [row.message_id for row in rows]
-        given = [id_number(one) for one in ids if one is not None]
-        if given or "id" in columns:
-            columns["id"] = [*columns.get("id", [None] * before), *ids]
-            self._given += given
+        outline = self._outline
+        outline.times.extend([row.created_at for row in rows])
+        outline.ids.extend([row.message_id for row in rows])
+        self._bodies += [self._spill.message_body(row.body) for row in rows]
 
     def _other(self, change: Any, fields: dict[str, Any]) -> None:
         if isinstance(change, PatchSession):
@@ -203,11 +204,9 @@ def _header_fields(header: RunHeader) -> dict[str, Any]:
     return fields
 
 
-def _indexes(rows: Sequence[MessageRow]) -> dict[str, Any]:
+def _indexes(rows: Sequence[MessageRow]) -> int | list[int]:
     """Where in their run messages stand: how the first one is numbered, or all where they leave some out."""
-    if not rows:
-        return {}
     first = rows[0].index
     if all(row.index == number for number, row in enumerate(rows, first)):
-        return {"y": first} if first else {}
-    return {"y": [row.index for row in rows]}
+        return first
+    return [row.index for row in rows]

@@ -18,18 +18,21 @@ from sessionledger.protocol.rows import (
     Commit,
     ForkLink,
     Head,
+    PatchRun,
     PatchSession,
+    PutRun,
     Seal,
     SessionKey,
     SetDeleted,
 )
 
-__all__ = ["HEAD_FIELDS", "Heads", "LogHead", "behind", "head_fields", "log_head_of"]
+__all__ = ["HEAD_FIELDS", "USUAL", "Heads", "LogHead", "behind", "head_fields", "is_plain", "log_head_of"]
 
 #: What a query brings for a head.
 HEAD_FIELDS: Final = {"_id": 0, "n": 1, "i": 1, "u": 1, "h": 1}
 
 _MOST_HEADS: Final = 8192
+USUAL: Final = "completed"  #: how most runs end: no index tells them apart
 
 
 class LogHead(msgspec.Struct, frozen=True):
@@ -40,12 +43,28 @@ class LogHead(msgspec.Struct, frozen=True):
     facts: int  #: the number of the last document that changed what lists show
     fields: int  #: the number of the document with the session's fields
     state: int  #: and of that with its state
+    others: int = 0  #: how many runs are no plain ones, as `is_plain` says
+    size: int = 0  #: of the bodies of all messages, about as many bytes
     counters: Mapping[str, int] = {}
 
     @property
     def base(self) -> int:
         """The number behind which this incarnation begins."""
         return self.n - self.head.version
+
+    @property
+    def shared(self) -> int:
+        """The last position that is another session's."""
+        return self.head.fork.position if self.head.fork else 0
+
+    @property
+    def density(self) -> float:
+        """Messages of a document, on average."""
+        return max(1, self.head.message_count - self.shared) / max(1, self.head.version)
+
+    def fitting(self, max_bytes: int) -> int:
+        """How many messages have that size, going by all of them."""
+        return int(max_bytes * max(1, self.head.message_count - self.shared) / max(1, self.size)) + 1
 
 
 class _Mark(msgspec.Struct, array_like=True, frozen=True):
@@ -65,6 +84,8 @@ class _Mark(msgspec.Struct, array_like=True, frozen=True):
     facts: int
     fields: int
     state: int
+    others: int
+    size: int
     counters: dict[str, int]
     fork: tuple[str, int, int, int, int] | None = None
 
@@ -98,7 +119,7 @@ def log_head_of(document: Mapping[str, Any], key: SessionKey) -> LogHead:
         mark.forks,
         ForkLink(*mark.fork) if mark.fork else None,
     )
-    return LogHead(head, document["n"], mark.facts, mark.fields, mark.state, mark.counters)
+    return LogHead(head, document["n"], mark.facts, mark.fields, mark.state, mark.others, mark.size, mark.counters)
 
 
 def head_fields(log: LogHead) -> dict[str, Any]:
@@ -119,6 +140,8 @@ def head_fields(log: LogHead) -> dict[str, Any]:
         log.facts,
         log.fields,
         log.state,
+        log.others,
+        log.size,
         dict(log.counters),
         (fork.session_id, fork.incarnation, fork.position, fork.run_seq, fork.version) if fork else None,
     )
@@ -128,13 +151,35 @@ def head_fields(log: LogHead) -> dict[str, Any]:
     return fields
 
 
+def is_plain(put: PutRun) -> bool:
+    """Whether a run is like most: `RunQuery.plain` lets it be left out."""
+    return put.header.status == USUAL and put.parent_run_id is None
+
+
+def _others_in(decision: Decision) -> int:
+    return sum(
+        isinstance(change, PutRun) and change.revision == 1 and not is_plain(change) for change, _ in decision.writes
+    )
+
+
+def _size_of(decision: Decision) -> int:
+    return sum(
+        len(row.body)
+        for change, _ in decision.writes
+        if isinstance(change, PutRun | PatchRun)
+        for row in change.messages
+    )
+
+
 def behind(before: LogHead | None, commit: Commit, decision: Decision) -> LogHead:
     """The log once this is written."""
     assert decision.head is not None
     n = before.n + 1 if before else 1
     counters = add_counters(before.counters if before else {}, commit, decision)
+    others, size = _others_in(decision), _size_of(decision)
     facts = fields = state = n
     if before is not None and not decision.created:
+        others, size = others + before.others, size + before.size
         facts, fields, state = before.facts, before.fields, before.state
         for change in commit.changes:
             if isinstance(change, Seal):
@@ -144,7 +189,7 @@ def behind(before: LogHead | None, commit: Commit, decision: Decision) -> LogHea
                 state = state if change.state is None else n
             elif isinstance(change, SetDeleted):
                 facts = n
-    return LogHead(decision.head, n, facts, fields, state, counters)
+    return LogHead(decision.head, n, facts, fields, state, others, size, counters)
 
 
 class Heads:

@@ -41,6 +41,7 @@ _COMMITS = (
     _index("by_operation", "s", "i", "op", unique=True),
     _index("by_position", "s", "i", "l"),
     _index("by_run", "s", "i", "q"),
+    _index("by_other_run", "s", "i", "z", **_there("z")),
     _index("by_message_id", "s", "i", "g", **_there("g")),
     _index("by_patched_run", "s", "i", "pq", **_there("pq")),
     _index("by_hidden_run", "s", "i", "hq", **_there("hq")),

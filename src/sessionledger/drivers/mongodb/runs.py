@@ -13,7 +13,7 @@ from sessionledger.drivers.mongodb.blobs import Blobs, size_of
 from sessionledger.drivers.mongodb.cover import Cover, first_seq, read_some
 from sessionledger.drivers.mongodb.decoding import patched, run_of
 from sessionledger.drivers.mongodb.encoding import put_key
-from sessionledger.drivers.mongodb.heads import Heads, LogHead
+from sessionledger.drivers.mongodb.heads import USUAL, Heads, LogHead
 from sessionledger.drivers.mongodb.layout import Layout, shard_key
 from sessionledger.drivers.mongodb.pages import clipped
 from sessionledger.drivers.mongodb.reader import changing, place
@@ -32,7 +32,7 @@ class RunReader:
         self._layout, self._heads, self._blobs = layout, heads, blobs
 
     async def runs(self, query: RunQuery) -> RunPage:
-        if query.plain and query.run_id is None and not (query.bodies or query.reverse):
+        if USUAL in query.plain and query.run_id is None and not (query.bodies or query.reverse):
             log = await self._heads.read(query.key)
             if log is not None and not (log.head.erased or log.head.has_hidden):
                 return await self._other_than_plain(query, log)
@@ -53,13 +53,16 @@ class RunReader:
 
     async def _other_than_plain(self, query: RunQuery, log: LogHead) -> RunPage:
         """Of a session without revisions. Only runs that were stored open are ever patched."""
-        ((first, last),) = _seqs(query, log) or [(1, 0)]
-        unusual = {"$elemMatch": {"$or": [{"st": {"$nin": list(query.plain)}}, {"pa": {"$ne": None}}]}}
-        asked = {**place(log), "q": {"$gte": first}, "n": {"$lte": log.n}, "r": unusual}
-        found = await self._layout.commits.find(asked, _LEAN).sort("q", 1).limit(query.limit + 1).to_list(None)
+        ranges = _seqs(query, log)
+        if not (log.others and ranges):
+            return RunPage(log.head, (), False)
+        ((first, last),) = ranges
+        asked = {**place(log), "z": {"$gte": first}, "n": {"$lte": log.n}}
+        cursor = self._layout.commits.find(asked, {**_LEAN, "z": 1}, hint="by_other_run").sort("z", 1)
+        found = await cursor.limit(query.limit + 1).to_list(None)
         rows = [row for document in found for row in _rows(document, log) if first <= row.seq <= last]
         page = await self.with_patches([(log, row) for row in rows[: query.limit]], bodies=False)
-        more = len(rows) > query.limit or (len(found) > query.limit and rows[-1].seq < last)
+        more = len(rows) > query.limit or (len(found) > query.limit and found[-1]["z"] <= last)
         return RunPage(log.head, page, more)
 
     async def _fetch(self, query: RunQuery, log: LogHead) -> Cover:

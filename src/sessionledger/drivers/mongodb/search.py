@@ -9,7 +9,7 @@ import msgspec
 
 from sessionledger.drivers.mongodb.client import aggregate
 from sessionledger.drivers.mongodb.decoding import run_of
-from sessionledger.drivers.mongodb.heads import HEAD_FIELDS, Heads, LogHead
+from sessionledger.drivers.mongodb.heads import HEAD_FIELDS, USUAL, Heads, LogHead
 from sessionledger.drivers.mongodb.lasting import Lasting
 from sessionledger.drivers.mongodb.layout import Layout, shard_key
 from sessionledger.drivers.mongodb.reader import place
@@ -31,7 +31,6 @@ from sessionledger.protocol.rows import (
 __all__ = ["Search"]
 
 _LEAST: Final = 32  #: candidates that are looked at together
-_USUAL: Final = "completed"
 _EVER: Final = -(2**63)
 
 Place = tuple[str, int, int]  #: of a run: its session's shard key, its document's number, its number therein
@@ -271,7 +270,7 @@ def _ended_filter(search: RunSearch) -> dict[str, Any] | None:
         if not ended:
             return None
         entry["st"] = {"$in": ended}
-        if _USUAL not in ended:
+        if USUAL not in ended:
             asked["x"] = {"$in": ended}
     if search.updated_before is not None:
         entry["up"] = {"$lt": search.updated_before}
