@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from sessionledger.protocol.rows import OPEN_STATUSES
+
 __all__ = ["check_lines", "leftover_files"]
 
 Line = dict[str, Any]
@@ -87,6 +89,8 @@ def _is_counted(name: str) -> bool:
 def _count(messages: list[Line], rows: list[Line]) -> dict[str, int]:
     counted = Counter(f"role/{row['body']['role']}" for row in messages)
     counted["tool_calls"] = sum(len(row["body"].get("tool_calls", ())) for row in messages)
+    runs = [row for row in rows if row["type"] == "run"]
+    counted["lasting"] = sum(row["header"]["status"] in OPEN_STATUSES or "parent_run_id" in row for row in runs)
     newest = {row["seq"]: row["header"]["status"] for row in rows if row["type"] in ("run", "patch")}
     counted.update(f"status/{status}" for status in newest.values())
     return {name: count for name, count in counted.items() if count}

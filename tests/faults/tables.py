@@ -52,9 +52,12 @@ def _check_session(db: sqlite3.Connection, head: sqlite3.Row) -> None:
         )
     if head["forked_at"] is None:
         counters = json.loads(head["counters"])
+        # their bodies are apart from the rows of runs that were stored open
+        parts = db.execute("SELECT seq, revision FROM run_parts WHERE session_key = ? AND name = ''", (key,))
+        counted = _count(messages, runs, {tuple(part) for part in parts})
         assert {
             name: n for name, n in counters.items() if "/" not in name or name.startswith(("role/", "status/"))
-        } == (_count(messages, runs)), name
+        } == counted, name
 
 
 def _check_run(db: sqlite3.Connection, run: sqlite3.Row, messages: list[sqlite3.Row]) -> None:
@@ -71,10 +74,13 @@ def _check_run(db: sqlite3.Connection, run: sqlite3.Row, messages: list[sqlite3.
     assert [row["run_index"] for row in messages] == list(range(len(messages))), run["run_id"]
 
 
-def _count(messages: list[sqlite3.Row], runs: list[sqlite3.Row]) -> dict[str, int]:
+def _count(messages: list[sqlite3.Row], runs: list[sqlite3.Row], opened: set[tuple[Any, ...]]) -> dict[str, int]:
     bodies: list[dict[str, Any]] = [json.loads(row["body"]) for row in messages]
     counted = Counter(f"role/{body['role']}" for body in bodies)
     counted["tool_calls"] = sum(len(body.get("tool_calls", ())) for body in bodies)
+    counted["lasting"] = sum(
+        (row["seq"], row["revision"]) in opened or row["parent_run_id"] is not None for row in runs
+    )
     newest = {row["seq"]: row["status"] for row in runs}
     counted.update(f"status/{status}" for status in newest.values())
     return {name: count for name, count in counted.items() if count}
