@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import asyncpg
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from sessionledger.drivers.postgres.errors import concerns_one
 from sessionledger.drivers.postgres.values import (
@@ -19,7 +19,7 @@ from sessionledger.drivers.postgres.values import (
 )
 from sessionledger.drivers.relational import head_of, run_values
 from sessionledger.protocol.plain import add_up, chain_outcomes, plain_chains, put_of
-from sessionledger.protocol.rows import OPEN_STATUSES, Commit, Committed, PutRun, SessionKey
+from sessionledger.protocol.rows import OPEN_STATUSES, Commit, Committed, Head, PutRun, SessionKey
 
 __all__ = ["Appender"]
 
@@ -28,10 +28,10 @@ _MOST_KNOWN = 20_000  #: sessions that are remembered
 
 
 class _Known(NamedTuple):
-    """A session as a statement last brought it. The next statement judges whether it still is."""
+    """A session as a statement last left it. The next statement judges whether it still is."""
 
     session_key: int
-    version: int
+    head: Head
     counters: Mapping[str, int]
 
 
@@ -43,6 +43,16 @@ class _Chain(NamedTuple):
     puts: Sequence[PutRun]
     added: Mapping[str, int]  #: by all of them to the session's counters
     known: _Known | None
+
+    @property
+    def follows(self) -> bool:
+        """Whether it is one run that is over, of which nothing is left to judge if the session is where it was."""
+        return (
+            self.known is not None
+            and len(self.puts) == 1
+            and self.puts[0].header.status not in OPEN_STATUSES
+            and self.commits[0].owner in (None, self.known.head.user_id)
+        )
 
 
 class Appender:
@@ -57,12 +67,13 @@ class Appender:
         outcomes: list[Committed | None] = [None] * len(commits)
         for chain in chains:
             self._seen.pop(chain.commits[0].key, None)
-        for number, *head, counters in await self._send(db, chains):
+        if chains and all([chain.follows for chain in chains]):
+            chains = await self._follow(db, chains, outcomes)
+        for number, *row, counters in await self._send(db, chains):
             chain = chains[number]
-            behind = head_of(head, chain.commits[0].key)
-            for place, outcome in zip(chain.places, chain_outcomes(behind, chain.commits), strict=True):
-                outcomes[place] = outcome
-            self._remember(chain, head[0], behind.version, counters)
+            head = head_of(row, chain.commits[0].key)
+            total = _after(chain) if counters is None else counters_of(counters)
+            self._settle(chain, _Known(row[0], head, total), outcomes)
         return outcomes
 
     def _chain(self, commits: Sequence[Commit], places: Sequence[int]) -> _Chain:
@@ -70,32 +81,45 @@ class Appender:
         puts = [put_of(commit) for commit in own]
         return _Chain(places, own, puts, add_up(puts), self._seen.get(own[0].key))
 
-    def _remember(self, chain: _Chain, session_key: int, version: int, counters: str | None) -> None:
-        """`counters` as they are now, unless they are what was expected."""
+    def _settle(self, chain: _Chain, behind: _Known, outcomes: list[Committed | None]) -> None:
+        """A chain that was written: the session is remembered as it is behind it."""
+        for place, outcome in zip(chain.places, chain_outcomes(behind.head, chain.commits), strict=True):
+            outcomes[place] = outcome
         if len(self._seen) >= _MOST_KNOWN:
             self._seen.clear()
-        total = _after(chain) if counters is None else counters_of(counters)
-        self._seen[chain.commits[0].key] = _Known(session_key, version, total)
+        self._seen[chain.commits[0].key] = behind
+
+    async def _follow(
+        self, db: asyncpg.Connection, chains: Sequence[_Chain], outcomes: list[Committed | None]
+    ) -> list[_Chain]:
+        """Append to sessions that are where they were; what is left is to be judged."""
+        behind = [_behind(chain) for chain in chains]
+        if len(chains) == 1:
+            rows = await _rows(db, self._one, _values(chains[0], behind[0]))
+        else:
+            rows = await _rows(db, self._each, _values_of_each(chains, behind))
+        written = {row[0] for row in rows}
+        for number in written:
+            self._settle(chains[number], behind[number], outcomes)
+        return [chain for number, chain in enumerate(chains) if number not in written]
 
     async def _send(self, db: asyncpg.Connection, chains: Sequence[_Chain]) -> Sequence[Sequence[Any]]:
-        rows: Sequence[Sequence[Any]] = ()
         if not chains:
-            return rows
-        try:
-            if not all([chain.known for chain in chains]):
-                rows = await db.fetch(self._any, *_arrays(chains, _new_values, 21))
-            elif not all(
-                [len(chain.puts) == 1 and chain.puts[0].header.status not in OPEN_STATUSES for chain in chains]
-            ):
-                rows = await db.fetch(self._known, *_arrays(chains, _known_values, 10))
-            elif len(chains) == 1:
-                rows = await db.fetch(self._one, *_values(chains[0]))
-            else:
-                rows = await db.fetch(self._each, *_values_of_each(chains))
-        except asyncpg.PostgresError as error:
-            if not concerns_one(error):
-                raise
-        return rows
+            return ()
+        if all([chain.known for chain in chains]):
+            return await _rows(db, self._known, _arrays(chains, _known_values, 10))
+        return await _rows(db, self._any, _arrays(chains, _new_values, 21))
+
+
+async def _rows(db: asyncpg.Connection, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
+    """None where PostgreSQL refuses what one of the commits brought."""
+    try:
+        rows: Sequence[Sequence[Any]] = await db.fetch(statement, *values)
+    except asyncpg.PostgresError as error:
+        if not concerns_one(error):
+            raise
+        return ()
+    return rows
 
 
 def _after(chain: _Chain) -> dict[str, int]:
@@ -107,28 +131,51 @@ def _after(chain: _Chain) -> dict[str, int]:
     return total
 
 
+def _behind(chain: _Chain) -> _Known:
+    """Its session behind its one run, if that is as it was."""
+    assert chain.known is not None
+    head, put = chain.known.head, chain.puts[0]
+    after: Head = replace(
+        head,
+        version=head.version + 1,
+        run_count=head.run_count + 1,
+        message_count=head.message_count + len(put.messages),
+        last_activity_at=max(head.last_activity_at, chain.commits[0].at),
+        has_summary=head.has_summary or put.header.has_summary,
+    )
+    return _Known(chain.known.session_key, after, _after(chain))
+
+
 # The parameters of the statements
 
 
-def _values(chain: _Chain) -> list[Any]:
-    commit, put, known = chain.commits[0], chain.puts[0], chain.known
-    assert known is not None
-    session = (known.session_key, known.version, commit.owner, len(put.messages), commit.at)
-    counters = (json_of_counters(chain.added), json_of_counters(_after(chain)))
-    return [*session, *counters, *_run_values(put), *columns([message_values(row) for row in put.messages], 4)]
+def _values(chain: _Chain, behind: _Known) -> list[Any]:
+    put = chain.puts[0]
+    return [
+        *_steps(chain, behind),
+        json_of_counters(behind.counters),
+        *_run_values(put),
+        *columns([message_values(row) for row in put.messages], 4),
+    ]
 
 
-def _values_of_each(chains: Sequence[_Chain]) -> list[Any]:
+def _values_of_each(chains: Sequence[_Chain], behind: Sequence[_Known]) -> list[Any]:
     items: list[tuple[Any, ...]] = []
     messages: list[tuple[Any, ...]] = []
-    for number, chain in enumerate(chains):
-        commit, put, known = chain.commits[0], chain.puts[0], chain.known
-        assert known is not None
-        session = (number, known.session_key, known.version, commit.owner, len(put.messages), len(messages), commit.at)
-        counters = (json_of_counters(chain.added), json_of_counters(_after(chain)))
-        items.append((*session, *counters, *_run_values(put)))
+    for number, (chain, after) in enumerate(zip(chains, behind, strict=True)):
+        put = chain.puts[0]
+        session = (number, *_steps(chain, after), json_of_counters(after.counters), len(messages))
+        items.append((*session, *_run_values(put)))
         messages += [(number, *message_values(row)) for row in put.messages]
-    return [*columns(items, 24), *columns(messages, 5)]
+    return [*columns(items, 26), *columns(messages, 5)]
+
+
+def _steps(chain: _Chain, behind: _Known) -> tuple[Any, ...]:
+    """Where a session was, and what becomes of it."""
+    assert chain.known is not None
+    old, new = chain.known.head, behind.head
+    was = (behind.session_key, old.version, old.run_count, old.message_count, old.last_activity_at)
+    return (*was, new.message_count, new.last_activity_at, new.has_summary)
 
 
 def _arrays(
@@ -165,7 +212,7 @@ def _added_values(chain: _Chain, messages: int) -> tuple[Any, ...]:
 
 def _known_values(chain: _Chain) -> tuple[Any, ...]:
     assert chain.known is not None
-    return (chain.known.session_key, chain.known.version, json_of_counters(_after(chain)))
+    return (chain.known.session_key, chain.known.head.version, json_of_counters(_after(chain)))
 
 
 def _new_values(chain: _Chain) -> tuple[Any, ...]:

@@ -115,77 +115,52 @@ SELECT s.chain, s.session_key, s.incarnation, s.version, s.state_version, s.run_
   CASE WHEN NOT s.as_known THEN s.counters END
 FROM head s
 
+-- append_one
+-- One run that is over, behind the head of a session as it was a moment ago, at half the cost of the above: all is said by who sends it.
+-- Nothing is written when the session has moved on. $1 to $9 are the session and what becomes of it, $10 to $24 the run, the rest its
+-- messages.
+WITH head AS (
+  UPDATE {sessions} SET version = $2 + 1, run_count = $3 + 1, message_count = $6, last_activity_at = $7, has_summary = $8, counters = $9
+  WHERE session_key = $1 AND version = $2 AND run_count = $3 AND message_count = $4 AND last_activity_at = $5
+  RETURNING session_key),
+run AS (
+  INSERT INTO {runs} SELECT session_key, $3 + 1, 1, $10, $2 + 1, 0, $11, $12, $13, $14, $15, $16, $4 + 1, $6, $17, $18, $19, $20, $21,
+    $22, $23, $24 FROM head),
+said AS (
+  INSERT INTO {message_rows} SELECT h.session_key, $4 + m.nth, $3 + 1, m.created_at, 1, m.nth - 1,
+    coalesce(length(m.body::text), length(m.packed)), m.message_id, m.body, coalesce(m.packed, '')
+  FROM head h, unnest($25::bigint[], $26::text[], $27::json[], $28::bytea[])
+    WITH ORDINALITY AS m (created_at, message_id, body, packed, nth))
+SELECT 0 FROM head
+
 -- append_each
--- The same for one run that is over in each of these sessions: $1 to $9 the sessions and what is added to them, $10 to $24 the runs,
--- the rest their messages.
+-- The same for one run in each of several sessions: $1 to $11 the sessions, $12 to $26 the runs, the rest their messages.
 WITH item AS MATERIALIZED (
-  SELECT * FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::jsonb[],
-    $9::jsonb[], $10::text[], $11::bytea[], $12::text[], $13::text[], $14::text[], $15::text[], $16::bigint[], $17::text[],
-    $18::bigint[], $19::bigint[], $20::bigint[], $21::bigint[], $22::bool[], $23::json[], $24::bytea[])
-    AS i (item, session_key, known, owner, messages, before, at, added, after, run_id, digest, run_user_id, agent_id, parent_run_id,
-    model, run_created_at, status, updated_at, finished_at, input_tokens, output_tokens, summary, body, packed)),
+  SELECT * FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
+    $9::bool[], $10::jsonb[], $11::bigint[], $12::text[], $13::bytea[], $14::text[], $15::text[], $16::text[], $17::text[],
+    $18::bigint[], $19::text[], $20::bigint[], $21::bigint[], $22::bigint[], $23::bigint[], $24::bool[], $25::json[], $26::bytea[])
+    AS i (item, session_key, version, run_count, message_count, active, last_position, at, summaries, counters, before, run_id, digest,
+    user_id, agent_id, parent_run_id, model, created_at, status, updated_at, finished_at, input_tokens, output_tokens, has_summary,
+    body, packed)),
 locked AS MATERIALIZED (
   SELECT s.session_key FROM item JOIN {sessions} s USING (session_key) ORDER BY s.namespace, s.session_id FOR UPDATE OF s),
 head AS (
-  UPDATE {sessions} s SET
-    version = s.version + 1,
-    run_count = s.run_count + 1,
-    message_count = s.message_count + i.messages,
-    last_activity_at = greatest(s.last_activity_at, i.at),
-    has_summary = s.has_summary OR i.summary,
-    counters = CASE WHEN s.version = i.known THEN i.after ELSE (SELECT coalesce(jsonb_object_agg(name, total), '{}') FROM
-      (SELECT name, sum(count::numeric) AS total FROM
-        (SELECT * FROM jsonb_each_text(s.counters) UNION ALL SELECT * FROM jsonb_each_text(i.added)) AS each (name, count)
-      GROUP BY name) AS sums WHERE total <> 0) END
+  UPDATE {sessions} s SET version = i.version + 1, run_count = i.run_count + 1, message_count = i.last_position,
+    last_activity_at = i.at, has_summary = i.summaries, counters = i.counters
   FROM locked l JOIN item i USING (session_key)
-  WHERE s.session_key = l.session_key AND s.deleted_at IS NULL AND NOT s.erased AND (i.owner IS NULL OR i.owner = s.user_id)
-    AND (SELECT r.seq FROM {runs} r WHERE r.run_id = i.run_id AND r.session_key = s.session_key LIMIT 1) IS NULL
-  RETURNING s.*, i.item, i.known, i.messages, i.before, i.run_id, i.digest, i.run_user_id, i.agent_id, i.parent_run_id, i.model,
-    i.run_created_at, i.status, i.updated_at, i.finished_at, i.input_tokens, i.output_tokens, i.summary, i.body, i.packed),
+  WHERE s.session_key = l.session_key AND s.version = i.version AND s.run_count = i.run_count AND s.message_count = i.message_count
+    AND s.last_activity_at = i.active
+  RETURNING i.*),
 run AS (
-  INSERT INTO {runs} SELECT session_key, run_count, 1, run_id, version, 0, digest, run_user_id, agent_id, parent_run_id, model,
-    run_created_at, message_count - messages + 1, message_count, status, updated_at, finished_at, input_tokens, output_tokens, summary,
-    body, packed FROM head),
+  INSERT INTO {runs} SELECT session_key, run_count + 1, 1, run_id, version + 1, 0, digest, user_id, agent_id, parent_run_id, model,
+    created_at, message_count + 1, last_position, status, updated_at, finished_at, input_tokens, output_tokens, has_summary, body,
+    packed FROM head),
 said AS (
-  INSERT INTO {message_rows} SELECT h.session_key, h.message_count - h.messages - h.before + m.nth, h.run_count, m.created_at, 1,
+  INSERT INTO {message_rows} SELECT h.session_key, h.message_count - h.before + m.nth, h.run_count + 1, m.created_at, 1,
     m.nth - h.before - 1, coalesce(length(m.body::text), length(m.packed)), m.message_id, m.body, coalesce(m.packed, '')
-  FROM unnest($25::int[], $26::bigint[], $27::text[], $28::json[], $29::bytea[])
+  FROM unnest($27::int[], $28::bigint[], $29::text[], $30::json[], $31::bytea[])
     WITH ORDINALITY AS m (item, created_at, message_id, body, packed, nth) JOIN head h USING (item))
-SELECT s.item, s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
-  s.last_activity_at, s.deleted_at, s.erased, s.has_hidden, s.has_summary, s.forks, s.forked_from, s.forked_incarnation, s.forked_at,
-  s.forked_run_seq, s.forked_version,
-  CASE WHEN s.version - 1 <> s.known THEN s.counters END
-FROM head s
-
--- append_one
--- The same for one run that is over: $1 to $7 its session and what it adds to it, $8 to $22 the run, the rest its messages.
-WITH head AS (
-  UPDATE {sessions} s SET
-    version = s.version + 1,
-    run_count = s.run_count + 1,
-    message_count = s.message_count + $4,
-    last_activity_at = greatest(s.last_activity_at, $5),
-    has_summary = s.has_summary OR $20,
-    counters = CASE WHEN s.version = $2 THEN $7::jsonb ELSE (SELECT coalesce(jsonb_object_agg(name, total), '{}') FROM
-      (SELECT name, sum(count::numeric) AS total FROM
-        (SELECT * FROM jsonb_each_text(s.counters) UNION ALL SELECT * FROM jsonb_each_text($6::jsonb)) AS each (name, count)
-      GROUP BY name) AS sums WHERE total <> 0) END
-  WHERE s.session_key = $1 AND s.deleted_at IS NULL AND NOT s.erased AND ($3::text IS NULL OR s.user_id = $3)
-    AND (SELECT r.seq FROM {runs} r WHERE r.run_id = $8 AND r.session_key = $1 LIMIT 1) IS NULL
-  RETURNING s.*),
-run AS (
-  INSERT INTO {runs} SELECT h.session_key, h.run_count, 1, $8, h.version, 0, $9, $10, $11, $12, $13, $14,
-    h.message_count - $4 + 1, h.message_count, $15, $16, $17, $18, $19, $20, $21, $22 FROM head h),
-said AS (
-  INSERT INTO {message_rows} SELECT h.session_key, h.message_count - $4 + m.nth, h.run_count, m.created_at, 1, m.nth - 1,
-    coalesce(length(m.body::text), length(m.packed)), m.message_id, m.body, coalesce(m.packed, '')
-  FROM head h, unnest($23::bigint[], $24::text[], $25::json[], $26::bytea[])
-    WITH ORDINALITY AS m (created_at, message_id, body, packed, nth))
-SELECT 0, s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
-  s.last_activity_at, s.deleted_at, s.erased, s.has_hidden, s.has_summary, s.forks, s.forked_from, s.forked_incarnation, s.forked_at,
-  s.forked_run_seq, s.forked_version,
-  CASE WHEN s.version - 1 <> $2 THEN s.counters END
-FROM head s
+SELECT item FROM head
 
 -- operation
 SELECT digest, receipts FROM {operations} WHERE session_key = $1 AND operation_id = $2
