@@ -29,6 +29,7 @@ from sessionledger import (
     open_store,
 )
 from sessionledger.drivers.postgres.errors import error_of
+from sessionledger.testing.builders import turn
 from sessionledger.testing.servers import PostgresServer
 from tests.drivers.postgres_servers import SmallDisk, bouncer, small_disk, standby
 
@@ -337,3 +338,19 @@ def test_every_exception_of_asyncpg_becomes_one_of_ours() -> None:
         for writing in (False, True):
             error = error_of(kind("it said no"), writing=writing)
             assert isinstance(error, DriverError) and ":" in str(error), kind
+
+
+async def test_a_storage_that_went_back_gives_nobody_anothers_session(url: str) -> None:
+    """As after a restore: the key that a store remembers is of another session then."""
+    async with open_store(url) as one, open_store(url) as other:
+        await one.append(turn("r1", session_id="alice"))
+        db = await asyncpg.connect(url.partition("?")[0])
+        tables = await db.fetchval(
+            "SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables "
+            "WHERE tablename LIKE 'sessionledger\\_%' AND tablename <> 'sessionledger_meta'"
+        )
+        await db.execute(f"TRUNCATE {tables} RESTART IDENTITY")
+        await db.close()
+        await other.append(turn("r1", session_id="bob"))
+        assert (await one.append(turn("r2", session_id="alice"))).run_seq == 1
+        assert [run.run_id for run in await other.runs("bob").collect()] == ["r1"]

@@ -107,7 +107,7 @@ class Appender:
         if not chains:
             return ()
         if all([chain.known for chain in chains]):
-            return await _rows(db, self._known, _arrays(chains, _known_values, 10))
+            return await _rows(db, self._known, _arrays(chains, _known_values, 12))
         return await _rows(db, self._any, _arrays(chains, _new_values, 21))
 
 
@@ -212,7 +212,8 @@ def _added_values(chain: _Chain, messages: int) -> tuple[Any, ...]:
 
 def _known_values(chain: _Chain) -> tuple[Any, ...]:
     assert chain.known is not None
-    return (chain.known.session_key, chain.known.head.version, json_of_counters(_after(chain)))
+    key, head = chain.known.session_key, chain.known.head
+    return (key, head.key.namespace, head.key.session_id, head.version, json_of_counters(_after(chain)))
 
 
 def _new_values(chain: _Chain) -> tuple[Any, ...]:

@@ -63,20 +63,20 @@ SELECT chain, s.session_key, s.incarnation, s.version, s.state_version, s.run_co
 FROM head s JOIN chain USING (namespace, session_id)
 
 -- append_known
--- The same for sessions that were there a moment ago, at half the cost. $28 to $30 are the key of each, its version then, and what its
--- counters come to if it is still at that version: adding them up here would be a fifth of the whole. They are locked in one order, as
--- all writers do.
+-- The same for sessions that were there a moment ago, at half the cost. $28 to $32 are the key of each, its names, its version then,
+-- and what its counters come to if it is still at that version: adding them up here would be a fifth of the whole. They are locked in
+-- one order, as all writers do. A key alone may be another session's, where the storage went back to an earlier state.
 WITH chain AS MATERIALIZED (
   SELECT * FROM unnest($21::int[], $22::text[], $23::bigint[], $24::bigint[], $25::bigint[], $26::jsonb[], $27::bool[], $28::bigint[],
-    $29::bigint[], $30::jsonb[])
-    AS c (chain, owner, at, runs, messages, counters, has_summary, session_key, version, after)),
+    $29::text[], $30::text[], $31::bigint[], $32::jsonb[])
+    AS c (chain, owner, at, runs, messages, counters, has_summary, session_key, namespace, session_id, version, after)),
 item AS MATERIALIZED (
   SELECT * FROM unnest($1::int[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[], $8::text[],
     $9::text[], $10::text[], $11::text[], $12::bigint[], $13::text[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[],
     $18::bool[], $19::json[], $20::bytea[]) AS i (item, chain, nth, before, messages, run_id, digest, user_id, agent_id,
     parent_run_id, model, created_at, status, updated_at, finished_at, input_tokens, output_tokens, has_summary, body, packed)),
 locked AS MATERIALIZED (
-  SELECT s.session_key, c.chain FROM chain c JOIN {sessions} s USING (session_key)
+  SELECT s.session_key, c.chain FROM chain c JOIN {sessions} s USING (session_key, namespace, session_id)
   ORDER BY s.namespace, s.session_id FOR UPDATE OF s),
 head AS (
   UPDATE {sessions} s SET
@@ -107,7 +107,7 @@ part AS (
 said AS (
   INSERT INTO {message_rows} SELECT p.session_key, p.behind + m.nth, p.seq, m.created_at, 1, m.nth - 1,
     coalesce(length(m.body::text), length(m.packed)), m.message_id, m.body, coalesce(m.packed, '')
-  FROM unnest($31::int[], $32::int[], $33::bigint[], $34::text[], $35::json[], $36::bytea[])
+  FROM unnest($33::int[], $34::int[], $35::bigint[], $36::text[], $37::json[], $38::bytea[])
     AS m (item, nth, created_at, message_id, body, packed) JOIN placed p USING (item))
 SELECT s.chain, s.session_key, s.incarnation, s.version, s.state_version, s.run_count, s.message_count, s.user_id, s.created_at,
   s.last_activity_at, s.deleted_at, s.erased, s.has_hidden, s.has_summary, s.forks, s.forked_from, s.forked_incarnation, s.forked_at,

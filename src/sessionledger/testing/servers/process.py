@@ -133,12 +133,12 @@ class Process:
         A signal alone comes to each thread in that thread's own time, so that a server answers for a while yet.
         """
         end = time.monotonic() + timeout
-        _stop(self.pid, end)
         self._paused = [self.pid]
+        _stop(self.pid, end)
         # none is made any more
         for child in _children(self.pid):
-            _stop(child, end)
             self._paused.append(child)
+            _stop(child, end)
 
     def resume(self) -> None:
         for pid in reversed(self._paused):
