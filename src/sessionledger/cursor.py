@@ -24,9 +24,7 @@ class Walk(Protocol[T_co]):
         ...
 
     async def fetch(self, want: int) -> Sequence[T_co]:
-        """The next items: at least one, about `want`. None: the end. Each call is bounded by one
-        deadline.
-        """
+        """The next items: at least one, about `want`; none at the end. Each call is bounded by one deadline."""
         ...
 
     def token(self, item: Any) -> str:

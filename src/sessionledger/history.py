@@ -73,7 +73,7 @@ class HistoryWalk:
             start = await retried(lambda: self._start(view))
             self._skip = start.skip
             self._runs = self._order(view, start.seq)
-            self._messages = MessageReader(self._context, view, (), to_the_end=True)
+            self._messages = MessageReader(self._context, view, ())
             self._view = view
         while not self.done:
             found = await self._next(want)

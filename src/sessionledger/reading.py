@@ -107,15 +107,12 @@ class MessageReader:
         reverse: bool = False,
         include_hidden: bool = False,
         message_id: str | None = None,
-        to_the_end: bool = False,
     ) -> None:
-        """With `message_id`: only messages that were given that id. `to_the_end`: all of them will be asked for, if the
-        first page is a whole one.
-        """
+        """With `message_id`: only messages that were given that id."""
         self._context, self._view = context, view
         self._pieces = deque(_joined(pieces, reverse))
         self._reverse, self._include_hidden, self._message_id = reverse, include_hidden, message_id
-        self._begun, self._to_the_end = False, to_the_end
+        self._begun = False
         self._ahead: tuple[MessageQuery, Waiter[MessagePage]] | None = None
 
     @property
@@ -166,9 +163,8 @@ class MessageReader:
         """Whoever has taken a second page, or collects, takes the next: it is looked up while this one is made into
         messages.
         """
-        rows = self._context.limits.rows
-        begun = self._begun or query.limit > rows or (self._to_the_end and query.limit == rows)
-        if begun and self._context.driver.info.reads_ahead:
+        collects = query.limit > self._context.limits.rows
+        if (self._begun or collects) and self._context.driver.info.reads_ahead:
             self._ahead = (query, self._context.read_ahead(lambda: self._context.driver.messages(query)))
             # so that it is sent before anything else is done
             await anyio.lowlevel.checkpoint()

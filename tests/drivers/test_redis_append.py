@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from sessionledger.drivers.redis import RedisDriver
 from sessionledger.drivers.redis.keys import SEGMENT
-from sessionledger.protocol.rows import Commit, Committed, Reason, Refused, SetDeleted
+from sessionledger.protocol.rows import Commit, Committed, MessageQuery, Reason, Refused, SetDeleted
 from sessionledger.registry import parse_url
 from sessionledger.testing.rows import (
     all_messages,
@@ -165,3 +165,36 @@ async def test_a_page_is_as_small_as_its_largest_messages_make_it(redis_server: 
         await send(driver, patch("r1", [message("x" * 5000, index=1)]), create=False)
         log = await client.hget(f"{parse_url(url).query['prefix']}{{/s}}:head", "log")
         assert log is not None and int(log.split()[4]) > 5000
+
+
+async def test_counters_are_right_behind_a_server_that_lost_writes(redis_server: RedisServer) -> None:
+    """As a replica does that takes over: others' runs stand in the places of those that were lost."""
+    url = redis_server.fresh_url()
+    async with opened(url, 2) as (one, other), Redis.from_url(redis_server.url) as client:
+        prefix = parse_url(url).query["prefix"].encode()
+        await send(one, put("r1", counters={"a": 1}))
+        kept = {name: await client.dump(name) async for name in client.scan_iter(match=prefix + b"*")}
+        await send(one, put("r2", counters={"a": 1}))
+        await client.delete(*[name async for name in client.scan_iter(match=prefix + b"*")])
+        for name, value in kept.items():
+            await client.restore(name, 0, value)
+        await send(other, put("x2", counters={"b": 1}))
+        await send(one, put("r3", counters={"c": 1}))
+        await send(one, put("r4", counters={"a": 1}))
+        row = await other.session(key(), state=False)
+    assert row is not None and dict(row.counters) == {"a": 2, "b": 1, "c": 1}
+
+
+async def test_messages_that_came_since_are_not_taken_to_be_small(redis_server: RedisServer) -> None:
+    url = redis_server.fresh_url()
+    async with opened(url, 2) as (one, other), Redis.from_url(redis_server.url) as client:
+        await send(one, put("r1", 3))
+        query = MessageQuery(key(), ((1, 10_000),), 1000, 100_000)
+        await one.messages(query)
+        await send(other, put("r2", [message("x" * 20_000, index=index) for index in range(300)]))
+        before = (await client.info("stats"))["total_net_output_bytes"]
+        page = await one.messages(query)
+        assert page.more and len(page.rows) == 3
+        page = await one.messages(MessageQuery(key(), ((4, 10_000),), 1000, 100_000))
+        assert page.more and len(page.rows) == 5
+        assert (await client.info("stats"))["total_net_output_bytes"] - before < 200_000

@@ -8,11 +8,14 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
+from redis.asyncio import Connection, Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sessionledger import DriverTimeoutError, Message, Run, StorageFullError
 from sessionledger.drivers.redis import RedisDriver
+from sessionledger.drivers.redis.errors import UnsentError
 from sessionledger.drivers.redis.keys import Keys, member_of
+from sessionledger.drivers.redis.pool import Pool
 from sessionledger.drivers.redis.servers import Request
 from sessionledger.errors import DecodeError, DriverError, OutcomeUnknownError, PoolTimeoutError, UnavailableError
 from sessionledger.protocol.rows import Committed, MessageQuery, RunSearch, Seal, SessionKey, SessionQuery
@@ -385,3 +388,43 @@ async def keys_of(driver: RedisDriver) -> list[str]:
 
 def test_a_session_is_named_by_its_key_alone() -> None:
     assert Keys("p:").head(SessionKey("n", "s")) == "p:{n/s}:head"
+
+
+async def test_a_session_without_its_log_is_damaged_and_nothing_else(redis_server: RedisServer) -> None:
+    url = redis_server.fresh_url()
+    async with opened(url) as driver, Redis.from_url(redis_server.url) as client:
+        await send(driver, put("r1"))
+        prefix = parse_url(url).query["prefix"]
+        (name,) = [name async for name in client.scan_iter(match=f"{prefix}*:head")]
+        await client.hdel(name, "log")
+        with pytest.raises(DecodeError):
+            await driver.session(key(), state=False)
+        with pytest.raises(DecodeError):
+            await all_messages(driver)
+
+
+async def test_a_pool_that_closes_waits_for_nobody_who_does_not_read() -> None:
+    """More is sent than the sockets hold."""
+    clients: list[asyncio.StreamWriter] = []
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        clients.append(writer)
+        with suppress(asyncio.IncompleteReadError):
+            while line := await reader.readuntil(b"\r\n"):
+                # what a client says when it connects
+                if line.upper().startswith((b"CLIENT", b"SELECT", b"HELLO", b"PING")):
+                    writer.write(b"+OK\r\n")
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    pool = Pool(lambda: Connection(host="127.0.0.1", port=port, protocol=2, socket_timeout=None), 1, 1)
+    async with asyncio.timeout(5):
+        assert await pool.send([]) == []
+        clients[0].transport.pause_reading()  # type: ignore[attr-defined]
+        sending = asyncio.ensure_future(pool.send([("SET", "k", b"x" * 20_000_000)]))
+        await asyncio.sleep(0.2)
+        await pool.close()
+        with pytest.raises((RedisConnectionError, UnsentError)):
+            await sending
+    clients[0].transport.abort()
+    server.close()

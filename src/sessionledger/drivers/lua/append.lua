@@ -15,7 +15,8 @@
 --       one); those of a new session; what is put into the other indexes
 --
 -- All that can be refused is looked at first. Returns nothing where it was refused: then nothing was written, and the
--- commits have to be judged one by one. Else 1, if the session stood there; the head and the counters, if it did not.
+-- commits have to be judged one by one. Else 1, if the session stood there; the head, the counters and the log as it
+-- stood, if it did not.
 local call, KEYS, ARGV = redis.call, KEYS, ARGV
 local stands = call('HMGET', KEYS[1], 'log', 'incarnation')
 local created, head = not stands[2], nil
@@ -115,4 +116,7 @@ if member ~= '' then
   local last = (created or head) and #ARGV or entries_at + lacking - 1
   for i = entries_at, last do call('ZADD', KEYS[key + i - entries_at], 0, ARGV[i]) end
 end
-return head and head_of(KEYS[1], unpack(counters)) or 1
+if not head then return 1 end
+local answer = head_of(KEYS[1], unpack(counters))
+answer[#answer + 1] = stands[1]
+return answer

@@ -42,8 +42,14 @@ class Answers(asyncio.Protocol):
 
     async def to(self, packed: bytes, count: int) -> list[Any]:
         """Of so many commands, in order; errors are among them. `UnsentError`: the connection was lost before."""
+        if not count:
+            return []
         if self._failure is not None:
             raise UnsentError from self._failure
+        if self._reader.has_data():
+            # an answer to nothing: what comes next would be taken for another's
+            self.abort()
+            raise UnsentError
         self._found, self._wanted = [], count
         self._transport.write(packed)
         waiter = self._waiter = asyncio.get_running_loop().create_future()
@@ -54,6 +60,10 @@ class Answers(asyncio.Protocol):
             if isinstance(answer, ConnectionError):
                 raise answer
         return found
+
+    def abort(self) -> None:
+        """Without waiting for what is not sent yet; whoever waits for an answer is told."""
+        self._transport.abort()
 
     # what the transport calls
 

@@ -191,25 +191,26 @@ class Append:
         if answer == 1:
             before, head, totals = self._base, self._moved() if self._is_guessed else self._made(), self._totals()
         else:
-            found = head_of(answer, self.commits[0].key)
+            *values, stood = answer
+            found = head_of(values, self.commits[0].key)
             assert found is not None
-            before, head = self._before if self._follows(found) else NOWHERE, found
-            self._largest = largest_of(answer)
-            totals = dict(zip(self._increments, map(int, answer[len(HEAD) :]), strict=True))
+            before, head = self._before if self._follows(found, stood) else NOWHERE, found
+            self._largest = largest_of(values)
+            totals = dict(zip(self._increments, map(int, values[len(HEAD) :]), strict=True))
         return Standing(head, {**before.counters, **totals}, self._largest, self._known_entries(before))
 
     def _totals(self) -> dict[str, int]:
         before = self._base.counters
         return {name: before.get(name, 0) + count for name, count in self._increments.items()}
 
-    def _follows(self, head: Head) -> bool:
-        """Whether nobody has written since but this, so that what was known then still is."""
-        before, runs = self._before, len(self._puts)
-        return before.head is not None and (head.incarnation, head.version, head.run_count) == (
-            before.head.incarnation,
-            before.version + runs,
-            before.runs + runs,
-        )
+    def _follows(self, head: Head, stood: bytes) -> bool:
+        """Whether nobody had written since, so that what was known then still is. `stood`: the log before the runs; its
+        numbers alone would not tell a server that lost writes, and was given others.
+        """
+        before = self._before
+        if before.head is None or before.head.incarnation != head.incarnation:
+            return False
+        return log_text(before.version, before.runs, before.messages, before.active, before.largest).encode() == stood
 
     def _known_entries(self, before: Standing) -> frozenset[Entry]:
         """Those that a later run of the session may put there again."""

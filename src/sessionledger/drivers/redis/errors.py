@@ -99,9 +99,15 @@ _KINDS: tuple[tuple[type[BaseException], type[DriverError], str], ...] = (
 _LOST = (theirs.ConnectionError, theirs.TimeoutError, theirs.InvalidResponse, OSError, TimeoutError)
 
 
+#: What Lua says when a script meets values that make no sense.
+_STUMBLED = re.compile(r"user_script:\d+: (bad argument|attempt to)")
+
+
 def error_of(error: BaseException, *, writing: bool) -> DriverError | DecodeError:
     """`writing`: what was under way may have been done, where the server did not say that it was not."""
     text = _first_line(error)
+    if _STUMBLED.search(text):
+        return damage_of(error)
     for words, kind, sentence in _SENTENCES:
         if words in text:
             return kind(f"{sentence} ({text})", driver="redis")

@@ -95,7 +95,9 @@ class Pool:
 
     async def _drop(self, connection: AbstractConnection) -> None:
         """At once: nothing that is waited for here could be cancelled half-way."""
-        self._reading.pop(connection, None)
+        reading = self._reading.pop(connection, None)
+        if reading is not None:
+            reading.abort()
         with suppress(Exception):
             await connection.disconnect(nowait=True)
 

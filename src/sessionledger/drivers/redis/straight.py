@@ -45,12 +45,13 @@ class Straight:
             return None
         run_ids: dict[int, str] = {}
         rows = messages_of(first, [value for piece in found[1:] for value in piece], run_ids)
-        return _cut(head, rows, run_ids, query)
+        behind = not query.reverse and min(query.ranges[0][1], head.message_count) > last
+        return _cut(head, rows, run_ids, query, behind=behind)
 
     async def _at_once(self, servers: Servers, key: str, commands: Sequence[Any]) -> list[Any]:
         requests = [Request(key, command) for command in (("MULTI",), *commands, ("EXEC",))]
         *queued, found = await servers.send(requests)
-        for answer in (found, *queued):
+        for answer in (found, *queued, *(found if isinstance(found, list) else ())):
             if isinstance(answer, Exception):
                 raise answer
         return list(found)
@@ -66,13 +67,10 @@ def _is_worth_it(query: MessageQuery, extent: Extent) -> bool:
 
 
 def _bounds(query: MessageQuery, extent: Extent) -> tuple[int, int]:
-    """One more than the limit, so that one sees whether there is more."""
+    """One more than the limit, so that one sees whether there is more; none of which the size is not known."""
     first, last = query.ranges[0]
-    first = max(first, extent.base + 1)
-    if query.reverse:
-        last = min(last, extent.newest)
-        return max(first, last - query.limit), last
-    return first, min(last, first + query.limit)
+    first, last = max(first, extent.base + 1), min(last, extent.newest)
+    return (max(first, last - query.limit), last) if query.reverse else (first, min(last, first + query.limit))
 
 
 def _pieces(prefix: str, base: int, first: int, last: int) -> list[tuple[str, int, int]]:
@@ -86,14 +84,17 @@ def _pieces(prefix: str, base: int, first: int, last: int) -> list[tuple[str, in
     return found
 
 
-def _cut(head: Head, rows: list[MessageRow], run_ids: dict[int, str], query: MessageQuery) -> MessagePage:
+def _cut(
+    head: Head, rows: list[MessageRow], run_ids: dict[int, str], query: MessageQuery, *, behind: bool
+) -> MessagePage:
+    """`behind`: there are others behind the last."""
     if query.reverse:
         rows.reverse()
     if sum([len(row.body) for row in rows]) < query.max_bytes:
-        return MessagePage(head, rows[: query.limit], run_ids, len(rows) > query.limit)
+        return MessagePage(head, rows[: query.limit], run_ids, behind or len(rows) > query.limit)
     size = 0
     for count, row in enumerate(rows):
         if count == query.limit or size >= query.max_bytes:
             return MessagePage(head, rows[:count], run_ids, True)
         size += len(row.body)
-    return MessagePage(head, rows, run_ids, size >= query.max_bytes)
+    return MessagePage(head, rows, run_ids, behind or size >= query.max_bytes)

@@ -117,7 +117,7 @@ def head_of(values: Sequence[bytes | None], key: SessionKey) -> Head | None:
     incarnation: Any
     log: Any
     incarnation, log, state_version, user, created, deleted, erased, has_hidden, has_summary, forks, fork, *_ = values
-    version, runs, messages, active, _ = map(int, log.split())
+    version, runs, messages, active, _ = map(int, (log or b"").split())
     return _make_head(
         key,
         int(incarnation),
