@@ -194,7 +194,5 @@ async def test_messages_that_came_since_are_not_taken_to_be_small(redis_server: 
         await send(other, put("r2", [message("x" * 20_000, index=index) for index in range(300)]))
         before = (await client.info("stats"))["total_net_output_bytes"]
         page = await one.messages(query)
-        assert page.more and len(page.rows) == 3
-        page = await one.messages(MessageQuery(key(), ((4, 10_000),), 1000, 100_000))
-        assert page.more and len(page.rows) == 5
+        assert page.more and len(page.rows) == 8
         assert (await client.info("stats"))["total_net_output_bytes"] - before < 200_000

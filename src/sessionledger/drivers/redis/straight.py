@@ -41,12 +41,12 @@ class Straight:
         if head is None or head.erased or head.incarnation != incarnation:
             return None
         self.learn(head, found[0])
-        if query.reverse and query.ranges[0][1] > extent.newest != head.message_count:
+        more = min(query.ranges[0][1], head.message_count) > extent.newest
+        if more and (query.reverse or last == extent.newest):
             return None
         run_ids: dict[int, str] = {}
         rows = messages_of(first, [value for piece in found[1:] for value in piece], run_ids)
-        behind = not query.reverse and min(query.ranges[0][1], head.message_count) > last
-        return _cut(head, rows, run_ids, query, behind=behind)
+        return _cut(head, rows, run_ids, query)
 
     async def _at_once(self, servers: Servers, key: str, commands: Sequence[Any]) -> list[Any]:
         requests = [Request(key, command) for command in (("MULTI",), *commands, ("EXEC",))]
@@ -84,17 +84,14 @@ def _pieces(prefix: str, base: int, first: int, last: int) -> list[tuple[str, in
     return found
 
 
-def _cut(
-    head: Head, rows: list[MessageRow], run_ids: dict[int, str], query: MessageQuery, *, behind: bool
-) -> MessagePage:
-    """`behind`: there are others behind the last."""
+def _cut(head: Head, rows: list[MessageRow], run_ids: dict[int, str], query: MessageQuery) -> MessagePage:
     if query.reverse:
         rows.reverse()
     if sum([len(row.body) for row in rows]) < query.max_bytes:
-        return MessagePage(head, rows[: query.limit], run_ids, behind or len(rows) > query.limit)
+        return MessagePage(head, rows[: query.limit], run_ids, len(rows) > query.limit)
     size = 0
     for count, row in enumerate(rows):
         if count == query.limit or size >= query.max_bytes:
             return MessagePage(head, rows[:count], run_ids, True)
         size += len(row.body)
-    return MessagePage(head, rows, run_ids, behind or size >= query.max_bytes)
+    return MessagePage(head, rows, run_ids, size >= query.max_bytes)
