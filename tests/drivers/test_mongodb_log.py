@@ -15,6 +15,7 @@ from sessionledger.errors import DecodeError, OutcomeUnknownError, UnavailableEr
 from sessionledger.protocol.driver import Driver
 from sessionledger.protocol.rows import (
     LAST,
+    Change,
     ForkLink,
     Hide,
     MessageQuery,
@@ -306,6 +307,27 @@ async def test_an_old_head_reads_what_is_there_now(driver: Driver, other: Driver
     await erase(driver)
     row = await other.session(key(), state=True)
     assert row is not None and row.head.erased
+
+
+@pytest.mark.parametrize("late", [[put("r1")], [put("r1"), put("r2")], [switch("w", "x")]])
+@pytest.mark.parametrize("sessions", [1, 2])
+async def test_where_the_server_may_lose_the_last_writes_a_head_is_read_before_it_is_written_behind(
+    url: str, other: Driver, collections: Mapping[str, Any], late: list[Change], sessions: int
+) -> None:
+    driver = MongoDriver(parse_url(url), durability="interval")
+    await driver.open()
+    names = [f"s{number}" for number in range(sessions)]
+    for name in names:
+        for number in range(5):
+            await send(driver, put(f"r{number}"), session_id=name)
+    collections["commits"].delete_many({"n": {"$gt": 1}})
+    await send_group(driver, [commit(change, session_id=name) for name in names for change in late])
+    for name in names:
+        stored = await dump(driver, key(name))
+        assert stored == await dump(other, key(name))
+        row = await driver.session(key(name), state=False)
+        assert row is not None and row.head.version == 1 + len(late)
+    await driver.close()
 
 
 # a process that was stopped between log and register

@@ -213,11 +213,12 @@ class Heads:
     async def read(self, key: SessionKey) -> LogHead | None:
         """As the storage has it."""
         query = {"s": shard_key(key), "n": {"$gt": 0}}
+        known = self._seen.get(key)
         document = await self._layout.commits.find_one(query, HEAD_FIELDS, sort=[("n", -1)], hint="by_number")
-        if document is None:
+        if known is self._seen.get(key) and (document is None or (known is not None and known.n > document["n"])):
+            # nobody was faster: the server has lost what it had
             self.forget(key)
-            return None
-        return self.saw(key, document)
+        return None if document is None else self.saw(key, document)
 
     def saw(self, key: SessionKey, document: Mapping[str, Any]) -> LogHead:
         """Note the last document of a log, which somebody read."""
