@@ -330,6 +330,50 @@ async def test_where_the_server_may_lose_the_last_writes_a_head_is_read_before_i
     await driver.close()
 
 
+# rows that are found by their ids
+
+
+@pytest.mark.parametrize("erased", [False, True])
+async def test_what_others_have_just_written_is_found_by_its_id(driver: Driver, other: Driver, erased: bool) -> None:
+    await send(driver, put("r1"))
+    if erased:
+        await send(other, Seal())
+        await erase(other)
+    await send(other, put("r2", [message("x", message_id="m")]), must_create=erased)
+    page = await driver.messages(MessageQuery(key(), (ALL,), 10, MANY_BYTES, message_id="m"))
+    assert page.head is not None and page.head.incarnation == 1 + erased and len(page.rows) == 1
+    await send(other, put("r3"))
+    found = await driver.runs(RunQuery(key(), 10, MANY_BYTES, run_id="r3"))
+    assert found.head is not None and found.head.message_count == 3 - erased
+    assert [row.run_id for row in found.rows] == ["r3"]
+
+
+async def test_an_answer_that_comes_late_is_no_head_any_more(
+    driver: MongoDriver, other: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await send(driver, put("r1"))
+    await driver.messages(pages_of(1, 10))
+    stored, late, store = anyio.Event(), anyio.Event(), driver._writer._store
+
+    async def slow(*given: Any, **options: Any) -> Any:
+        done = await store(*given, **options)
+        stored.set()
+        await late.wait()
+        return done
+
+    monkeypatch.setattr(driver._writer, "_store", slow)
+    async with anyio.create_task_group() as group:
+        group.start_soon(send, driver, put("r2"))
+        await stored.wait()
+        await send(other, put("r3", [message("x", message_id="m")]))
+        assert len((await driver.messages(pages_of(1, 10))).rows) == 3
+        known = driver._writer._heads.guess(key())
+        late.set()
+    assert known is not None and driver._writer._heads.guess(key()) is known
+    found = await driver.runs(RunQuery(key(), 10, MANY_BYTES, run_id="r3"))
+    assert [row.run_id for row in found.rows] == ["r3"]
+
+
 # a process that was stopped between log and register
 
 

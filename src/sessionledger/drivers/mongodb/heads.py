@@ -203,6 +203,10 @@ class Heads:
         return self._seen.get(key)
 
     def note(self, key: SessionKey, log: LogHead) -> None:
+        """Unless more is known: an answer may come late. Numbers go on in another incarnation."""
+        known = self._seen.get(key)
+        if known is not None and known.n > log.n:
+            return
         self._seen[key] = log
         if len(self._seen) > _MOST_HEADS:
             self._seen.popitem(last=False)
@@ -226,6 +230,10 @@ class Heads:
         if known is not None and known.n == document["n"] and known.head.incarnation == document["i"]:
             return known
         log = log_head_of(document, key)
-        if known is None or known.n < log.n or known.head.incarnation != log.head.incarnation:
-            self.note(key, log)
+        self.note(key, log)
         return log
+
+    async def keeps(self, log: LogHead) -> bool:
+        """Whether nothing of a log was erased up to now: who reads rows behind a head may ask afterwards."""
+        now = await self.read(log.head.key)
+        return now is not None and not now.head.erased and now.head.incarnation == log.head.incarnation

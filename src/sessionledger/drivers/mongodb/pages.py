@@ -17,7 +17,7 @@ from sessionledger.drivers.mongodb.encoding import id_number
 from sessionledger.drivers.mongodb.heads import HEAD_FIELDS, Heads, LogHead
 from sessionledger.drivers.mongodb.layout import Layout, shard_key
 from sessionledger.drivers.mongodb.outlines import Entry, Outline, outline_of
-from sessionledger.drivers.mongodb.reader import changing, place
+from sessionledger.drivers.mongodb.reader import changing
 from sessionledger.protocol.rows import LAST, MessagePage, MessageQuery, MessageRow, SessionKey
 
 __all__ = ["MessageReader", "clipped"]
@@ -40,17 +40,22 @@ class MessageReader:
             page = await self._page(query, log, cover)
             if page is not None:
                 return page
-            log = await self._heads.read(query.key)
-            cover = await self._fetch(query, log) if log else None
+            log, cover = await self._behind_its_head(query)
         raise changing()
+
+    async def _behind_its_head(self, query: MessageQuery) -> tuple[LogHead | None, Cover | None]:
+        log = await self._heads.read(query.key)
+        return log, await self._fetch(query, log) if log else None
 
     async def _begin(self, query: MessageQuery) -> tuple[LogHead | None, Cover | None]:
         """A head, and documents that are those of the page unless somebody writes at this moment."""
         guess = self._heads.guess(query.key)
         if guess is None or guess.head.erased:
-            log = await self._heads.read(query.key)
-            return log, await self._fetch(query, log) if log else None
-        if query.reverse and query.message_id is None and query.ranges[0][1] >= guess.head.message_count:
+            return await self._behind_its_head(query)
+        if query.message_id is not None:
+            cover = await self._fetch(query, guess)
+            return (guess, cover) if cover.current else await self._behind_its_head(query)
+        if query.reverse and query.ranges[0][1] >= guess.head.message_count:
             return await self._end(query, guess)
         number = self._places.number_of(guess, query)
         if number:
@@ -89,8 +94,7 @@ class MessageReader:
     async def _fetch(self, query: MessageQuery, log: LogHead) -> Cover:
         cover = self._cover(log)
         if query.message_id is not None:
-            asked = {**place(log), "g": id_number(query.message_id)}
-            cover.add(await self._layout.commits.find(asked, {**_FIELDS, "g": 1}).to_list(None))
+            await cover.fetch_named({"g": id_number(query.message_id)}, {**_FIELDS, "g": 1})
             return cover
         # what is behind a guessed head is there by now, or is not asked for
         ranges = clipped(_within(query.ranges, log, open_end=not query.reverse), query.limit, reverse=query.reverse)
@@ -104,6 +108,8 @@ class MessageReader:
         page = _Page(query)
         ranges = _within(query.ranges, log)
         if query.message_id is not None:
+            if not (cover.current or await self._heads.keeps(log)):
+                return None
             await self._named(page, ranges, cover.all(), id_number(query.message_id))
         elif not await self._dense(page, ranges, cover):
             return None

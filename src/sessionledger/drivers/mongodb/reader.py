@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from sessionledger.drivers.mongodb.blobs import Blobs
+from sessionledger.drivers.mongodb.cover import place
 from sessionledger.drivers.mongodb.decoding import (
     hidden_of,
     session_header_of,
@@ -34,7 +35,7 @@ from sessionledger.protocol.rows import (
     SwitchRow,
 )
 
-__all__ = ["Reader", "changing", "place"]
+__all__ = ["Reader", "changing"]
 
 _ATTEMPTS: Final = 20  #: while the session changes under the reader
 _SESSION: Final = {**HEAD_FIELDS, "sf": 1}
@@ -115,11 +116,6 @@ class Reader:
             for row in rows[: query.limit]
         ]
         return SwitchPage(log.head, loaded, more)
-
-
-def place(log: LogHead) -> dict[str, Any]:
-    """Which documents are of this log, and of this incarnation."""
-    return {"s": shard_key(log.head.key), "i": log.head.incarnation}
 
 
 def changing() -> UnavailableError:

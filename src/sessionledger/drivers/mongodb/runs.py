@@ -10,13 +10,13 @@ from typing import Any, Final
 import msgspec
 
 from sessionledger.drivers.mongodb.blobs import Blobs, size_of
-from sessionledger.drivers.mongodb.cover import Cover, first_seq, read_some
+from sessionledger.drivers.mongodb.cover import Cover, first_seq, place, read_some
 from sessionledger.drivers.mongodb.decoding import patched, run_of
 from sessionledger.drivers.mongodb.encoding import put_key
 from sessionledger.drivers.mongodb.heads import USUAL, Heads, LogHead
 from sessionledger.drivers.mongodb.layout import Layout, shard_key
 from sessionledger.drivers.mongodb.pages import clipped
-from sessionledger.drivers.mongodb.reader import changing, place
+from sessionledger.drivers.mongodb.reader import changing
 from sessionledger.protocol.rows import OPEN_STATUSES, RunPage, RunQuery, RunRow
 
 __all__ = ["RunReader"]
@@ -36,20 +36,30 @@ class RunReader:
             log = await self._heads.read(query.key)
             if log is not None and not (log.head.erased or log.head.has_hidden):
                 return await self._other_than_plain(query, log)
-        guess = self._heads.guess(query.key)
-        for attempt in range(_ATTEMPTS):
-            if guess is None or attempt:
-                log = guess = await self._heads.read(query.key)
-                cover = await self._fetch(query, log) if log else None
-            else:
-                log, guessed = await asyncio.gather(self._heads.read(query.key), self._fetch(query, guess))
-                cover = guessed.renewed(log) if log else None
+        log, cover = await self._begin(query)
+        for _ in range(_ATTEMPTS):
             if log is None or cover is None or log.head.erased:
                 return RunPage(log.head if log else None, (), False)
             page = await self._page(query, log, cover)
             if page is not None:
                 return page
+            log, cover = await self._behind_its_head(query)
         raise changing()
+
+    async def _begin(self, query: RunQuery) -> tuple[LogHead | None, Cover | None]:
+        """A head, and documents that are those of the page unless somebody writes at this moment."""
+        guess = self._heads.guess(query.key)
+        if guess is None:
+            return await self._behind_its_head(query)
+        if query.run_id is not None:
+            cover = await self._fetch(query, guess)
+            return (guess, cover) if cover.current else await self._behind_its_head(query)
+        log, cover = await asyncio.gather(self._heads.read(query.key), self._fetch(query, guess))
+        return log, cover.renewed(log) if log else None
+
+    async def _behind_its_head(self, query: RunQuery) -> tuple[LogHead | None, Cover | None]:
+        log = await self._heads.read(query.key)
+        return log, await self._fetch(query, log) if log else None
 
     async def _other_than_plain(self, query: RunQuery, log: LogHead) -> RunPage:
         """Of a session without revisions. Only runs that were stored open are ever patched."""
@@ -70,8 +80,7 @@ class RunReader:
         fields = _WHOLE if query.bodies and not log.head.has_hidden else _LEAN
         cover = Cover(self._layout.commits, log, "q", first_seq, log.head.run_count, fields)
         if query.run_id is not None:
-            asked = {**place(log), "op": put_key(query.run_id, 1)}
-            cover.add(await self._layout.commits.find(asked, fields).to_list(None))
+            await cover.fetch_named({"op": put_key(query.run_id, 1)}, fields)
             return cover
         ranges = clipped(_seqs(query, log), query.limit, reverse=query.reverse)
         if ranges:
@@ -80,6 +89,8 @@ class RunReader:
 
     async def _page(self, query: RunQuery, log: LogHead, cover: Cover) -> RunPage | None:
         """None where the documents are not those of the head."""
+        if not (cover.current or await self._heads.keeps(log)):
+            return None
         found = self._named(query, log, cover) if query.run_id is not None else await self._dense(query, log, cover)
         if found is None:
             return None

@@ -8,11 +8,11 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from sessionledger.drivers.mongodb.client import aggregate
+from sessionledger.drivers.mongodb.cover import place
 from sessionledger.drivers.mongodb.decoding import run_of
 from sessionledger.drivers.mongodb.heads import HEAD_FIELDS, USUAL, Heads, LogHead
 from sessionledger.drivers.mongodb.lasting import Lasting
 from sessionledger.drivers.mongodb.layout import Layout, shard_key
-from sessionledger.drivers.mongodb.reader import place
 from sessionledger.drivers.mongodb.register import Register, listed_header
 from sessionledger.drivers.mongodb.runs import RunReader, fitting
 from sessionledger.protocol.filters import asks_for_open_alone, has_fields, is_found, is_searched
