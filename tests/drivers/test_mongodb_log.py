@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import anyio
@@ -372,6 +372,81 @@ async def test_an_answer_that_comes_late_is_no_head_any_more(
     assert known is not None and driver._writer._heads.guess(key()) is known
     found = await driver.runs(RunQuery(key(), 10, MANY_BYTES, run_id="r3"))
     assert [row.run_id for row in found.rows] == ["r3"]
+
+
+# what is deleted while it is read
+
+
+@pytest.fixture
+def just_before(driver: MongoDriver, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets something happen before the first call of a method of an object the driver is made of."""
+
+    def install(owner: Any, name: str, happens: Callable[[], Awaitable[Any]]) -> None:
+        call = getattr(owner, name)
+
+        async def first(*given: Any, **options: Any) -> Any:
+            monkeypatch.setattr(owner, name, call)
+            await happens()
+            return await call(*given, **options)
+
+        monkeypatch.setattr(owner, name, first)
+
+    return install
+
+
+async def end(driver: Driver) -> None:
+    await send(driver, Seal())
+    while await driver.erase(key(), limit=1000):
+        pass
+
+
+async def test_a_large_state_is_replaced_while_it_is_read(
+    driver: MongoDriver, other: Driver, just_before: Callable[..., None]
+) -> None:
+    await send(driver, put("r1"), create=new_session(state="x" * 300_000, body="x" * 300_000))
+    newer = patch_session(state="y" * 300_000, body="y" * 300_000)
+    just_before(driver._reader._blobs, "_read", lambda: send(other, newer))
+    row = await driver.session(key(), state=True)
+    assert row is not None and row.head.version == 2
+    assert (row.state, row.header.body) == ("y" * 300_000, "y" * 300_000)
+    just_before(driver._reader._blobs, "_read", lambda: send(other, patch_session(body="z" * 300_000)))
+    assert [row.header.body for row in await all_sessions(driver)] == ["z" * 300_000]
+
+
+async def test_a_large_run_is_deleted_while_it_is_read(
+    driver: MongoDriver, other: Driver, just_before: Callable[..., None]
+) -> None:
+    rows = [message("x" * 1000, index=index, message_id="m") for index in range(1000)]
+    large = put("r1", rows, body="y" * 300_000, agent_id="a")
+    reads: list[Callable[[], Awaitable[Any]]] = [
+        lambda: driver.messages(MessageQuery(key(), (ALL,), 1000, MANY_BYTES)),
+        lambda: driver.messages(MessageQuery(key(), (ALL,), 1000, MANY_BYTES, message_id="m")),
+        lambda: driver.runs(RunQuery(key(), 10, MANY_BYTES)),
+        lambda: driver.runs(RunQuery(key(), 10, MANY_BYTES, run_id="r1")),
+    ]
+    for incarnation, read in enumerate(reads, 1):
+        await send(driver, large, must_create=True)
+        just_before(driver._reader._blobs, "_read", lambda: end(other))
+        page = await read()
+        assert page.head.erased and page.head.incarnation == incarnation and not page.rows
+    await send(driver, large, must_create=True)
+    just_before(driver._reader._blobs, "_read", lambda: end(other))
+    assert await find_all_runs(driver, agent_id="a") == []
+
+
+async def test_what_is_really_missing_is_told(driver: Driver, collections: Mapping[str, Any]) -> None:
+    rows = [message("x" * 1000, index=index) for index in range(1000)]
+    await send(driver, put("r1", rows, body="x" * 300_000), create=new_session(state="x" * 300_000, body="x" * 300_000))
+    collections["chunks"].delete_many({})
+    for read in (
+        lambda: driver.session(key(), state=True),
+        lambda: driver.messages(MessageQuery(key(), (ALL,), 1000, MANY_BYTES)),
+        lambda: driver.runs(RunQuery(key(), 10, MANY_BYTES)),
+        lambda: find_all_runs(driver, run_id="r1"),
+        lambda: all_sessions(driver),
+    ):
+        with pytest.raises(DecodeError, match="restore"):
+            await read()
 
 
 # a process that was stopped between log and register

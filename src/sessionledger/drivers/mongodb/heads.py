@@ -233,7 +233,7 @@ class Heads:
         self.note(key, log)
         return log
 
-    async def keeps(self, log: LogHead) -> bool:
-        """Whether nothing of a log was erased up to now: who reads rows behind a head may ask afterwards."""
-        now = await self.read(log.head.key)
-        return now is not None and not now.head.erased and now.head.incarnation == log.head.incarnation
+    async def keeps(self, head: Head) -> bool:
+        """Whether nothing of a log was erased up to now: who reads rows behind its head may ask afterwards."""
+        now = await self.read(head.key)
+        return now is not None and not now.head.erased and now.head.incarnation == head.incarnation

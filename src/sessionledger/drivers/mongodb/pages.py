@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from sessionledger.drivers.mongodb.blobs import Blobs, size_of
+from sessionledger.drivers.mongodb.blobs import Blobs, MissingPartError, size_of
 from sessionledger.drivers.mongodb.cover import Cover, first_position
 from sessionledger.drivers.mongodb.encoding import id_number
 from sessionledger.drivers.mongodb.heads import HEAD_FIELDS, Heads, LogHead
@@ -37,7 +37,7 @@ class MessageReader:
         for _ in range(_ATTEMPTS):
             if log is None or log.head.erased:
                 return MessagePage(log.head if log else None, (), {}, False)
-            page = await self._page(query, log, cover)
+            page = await self._page_unless_erased(query, log, cover)
             if page is not None:
                 return page
             log, cover = await self._behind_its_head(query)
@@ -102,13 +102,21 @@ class MessageReader:
             await cover.fetch(ranges, max_bytes=query.max_bytes, reverse=query.reverse)
         return cover
 
+    async def _page_unless_erased(self, query: MessageQuery, log: LogHead, cover: Cover | None) -> MessagePage | None:
+        try:
+            return await self._page(query, log, cover)
+        except MissingPartError:
+            if await self._heads.keeps(log.head):
+                raise
+            return None
+
     async def _page(self, query: MessageQuery, log: LogHead, cover: Cover | None) -> MessagePage | None:
         """None where the documents are not those of the head."""
         assert cover is not None
         page = _Page(query)
         ranges = _within(query.ranges, log)
         if query.message_id is not None:
-            if not (cover.current or await self._heads.keeps(log)):
+            if not (cover.current or await self._heads.keeps(log.head)):
                 return None
             await self._named(page, ranges, cover.all(), id_number(query.message_id))
         elif not await self._dense(page, ranges, cover):

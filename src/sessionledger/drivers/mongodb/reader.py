@@ -7,12 +7,12 @@ read again behind it. So a page and its head are asked for at the same time, onc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from sessionledger.drivers.mongodb.blobs import Blobs
+from sessionledger.drivers.mongodb.blobs import Blobs, MissingPartError
 from sessionledger.drivers.mongodb.cover import place
 from sessionledger.drivers.mongodb.decoding import (
     hidden_of,
@@ -49,18 +49,15 @@ class Reader:
     # the session itself
 
     async def session(self, key: SessionKey, *, state: bool) -> SessionRow | None:
-        guess = self._heads.guess(key)
-        if guess is not None:
-            row = await self._session_at(guess, state=state)
-            if row is not None:
-                return row
+        log = self._heads.guess(key)
         for _ in range(_ATTEMPTS):
-            log = await self._heads.read(key)
+            log = log or await self._heads.read(key)
             if log is None:
                 return None
             row = await self._session_at(log, state=state)
             if row is not None:
                 return row
+            log = None
         raise changing()
 
     async def _session_at(self, log: LogHead, *, state: bool) -> SessionRow | None:
@@ -79,9 +76,19 @@ class Reader:
         stored = found.get(log.state, {}).get("ss") if state else None
         if header is None or (state and stored is None):
             return None
-        loaded = await self._blobs.load(shard, stored) if state else None
-        body = await self._blobs.load(shard, header["body"])
+        try:
+            loaded = await self._blobs.load(shard, stored) if state else None
+            body = await self._blobs.load(shard, header["body"])
+        except MissingPartError:
+            if await self._names_the_same(log):
+                raise
+            return None
         return SessionRow(log.head, session_header_of(header, body), loaded, log.counters)
+
+    async def _names_the_same(self, log: LogHead) -> bool:
+        """Whether fields and state were not replaced: their pieces go with them."""
+        now = await self._heads.read(log.head.key)
+        return now is not None and (now.fields, now.state) == (log.fields, log.state)
 
     # what is hidden, and switches
 
@@ -108,14 +115,16 @@ class Reader:
         for document in found:
             rows += switches_of(document, document["n"] - log.base)[:: -1 if query.reverse else 1]
         more = len(rows) > query.limit
-        shard = shard_key(query.key)
-        loaded = [
+        loaded = await self._with_reasons(shard_key(query.key), rows[: query.limit])
+        return SwitchPage(log.head, loaded, more)
+
+    async def _with_reasons(self, shard: str, rows: Sequence[SwitchRow]) -> list[SwitchRow]:
+        return [
             msgspec.structs.replace(row, reason=await self._blobs.load(shard, row.reason))
             if isinstance(row.reason, dict)
             else row
-            for row in rows[: query.limit]
+            for row in rows
         ]
-        return SwitchPage(log.head, loaded, more)
 
 
 def changing() -> UnavailableError:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sessionledger.drivers.mongodb.blobs import Blobs, size_of
+from sessionledger.drivers.mongodb.blobs import Blobs, MissingPartError, size_of
 from sessionledger.drivers.mongodb.cover import Cover, first_seq, place, read_some
 from sessionledger.drivers.mongodb.decoding import patched, run_of
 from sessionledger.drivers.mongodb.encoding import put_key
@@ -40,7 +40,7 @@ class RunReader:
         for _ in range(_ATTEMPTS):
             if log is None or cover is None or log.head.erased:
                 return RunPage(log.head if log else None, (), False)
-            page = await self._page(query, log, cover)
+            page = await self._page_unless_erased(query, log, cover)
             if page is not None:
                 return page
             log, cover = await self._behind_its_head(query)
@@ -87,9 +87,17 @@ class RunReader:
             await cover.fetch(ranges, max_bytes=query.max_bytes, reverse=query.reverse)
         return cover
 
+    async def _page_unless_erased(self, query: RunQuery, log: LogHead, cover: Cover) -> RunPage | None:
+        try:
+            return await self._page(query, log, cover)
+        except MissingPartError:
+            if await self._heads.keeps(log.head):
+                raise
+            return None
+
     async def _page(self, query: RunQuery, log: LogHead, cover: Cover) -> RunPage | None:
         """None where the documents are not those of the head."""
-        if not (cover.current or await self._heads.keeps(log)):
+        if not (cover.current or await self._heads.keeps(log.head)):
             return None
         found = self._named(query, log, cover) if query.run_id is not None else await self._dense(query, log, cover)
         if found is None:
