@@ -17,12 +17,14 @@ from sessionledger.protocol.rows import (
     LAST,
     Change,
     ForkLink,
+    HiddenQuery,
     Hide,
     MessageQuery,
     Reason,
     Refused,
     RunQuery,
     Seal,
+    SessionKey,
     SwitchQuery,
 )
 from sessionledger.registry import parse_url
@@ -378,16 +380,20 @@ async def test_an_answer_that_comes_late_is_no_head_any_more(
 
 
 @pytest.fixture
-def just_before(driver: MongoDriver, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Lets something happen before the first call of a method of an object the driver is made of."""
+def once(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets something happen before or behind the first call of a method."""
 
-    def install(owner: Any, name: str, happens: Callable[[], Awaitable[Any]]) -> None:
+    def install(when: str, owner: Any, name: str, happens: Callable[[], Awaitable[Any]]) -> None:
         call = getattr(owner, name)
 
         async def first(*given: Any, **options: Any) -> Any:
             monkeypatch.setattr(owner, name, call)
-            await happens()
-            return await call(*given, **options)
+            if when == "before":
+                await happens()
+            result = await call(*given, **options)
+            if when == "behind":
+                await happens()
+            return result
 
         monkeypatch.setattr(owner, name, first)
 
@@ -401,20 +407,20 @@ async def end(driver: Driver) -> None:
 
 
 async def test_a_large_state_is_replaced_while_it_is_read(
-    driver: MongoDriver, other: Driver, just_before: Callable[..., None]
+    driver: MongoDriver, other: Driver, once: Callable[..., None]
 ) -> None:
     await send(driver, put("r1"), create=new_session(state="x" * 300_000, body="x" * 300_000))
     newer = patch_session(state="y" * 300_000, body="y" * 300_000)
-    just_before(driver._reader._blobs, "_read", lambda: send(other, newer))
+    once("before", driver._reader._blobs, "_read", lambda: send(other, newer))
     row = await driver.session(key(), state=True)
     assert row is not None and row.head.version == 2
     assert (row.state, row.header.body) == ("y" * 300_000, "y" * 300_000)
-    just_before(driver._reader._blobs, "_read", lambda: send(other, patch_session(body="z" * 300_000)))
+    once("before", driver._reader._blobs, "_read", lambda: send(other, patch_session(body="z" * 300_000)))
     assert [row.header.body for row in await all_sessions(driver)] == ["z" * 300_000]
 
 
 async def test_a_large_run_is_deleted_while_it_is_read(
-    driver: MongoDriver, other: Driver, just_before: Callable[..., None]
+    driver: MongoDriver, other: Driver, once: Callable[..., None]
 ) -> None:
     rows = [message("x" * 1000, index=index, message_id="m") for index in range(1000)]
     large = put("r1", rows, body="y" * 300_000, agent_id="a")
@@ -426,11 +432,11 @@ async def test_a_large_run_is_deleted_while_it_is_read(
     ]
     for incarnation, read in enumerate(reads, 1):
         await send(driver, large, must_create=True)
-        just_before(driver._reader._blobs, "_read", lambda: end(other))
+        once("before", driver._reader._blobs, "_read", lambda: end(other))
         page = await read()
         assert page.head.erased and page.head.incarnation == incarnation and not page.rows
     await send(driver, large, must_create=True)
-    just_before(driver._reader._blobs, "_read", lambda: end(other))
+    once("before", driver._reader._blobs, "_read", lambda: end(other))
     assert await find_all_runs(driver, agent_id="a") == []
 
 
@@ -447,6 +453,70 @@ async def test_what_is_really_missing_is_told(driver: Driver, collections: Mappi
     ):
         with pytest.raises(DecodeError, match="restore"):
             await read()
+
+
+async def test_what_is_not_dense_is_of_one_instant_too(
+    driver: MongoDriver, other: Driver, once: Callable[..., None]
+) -> None:
+    heads, runs = driver._reader._heads, driver._runs
+    reads: list[tuple[Any, str, Callable[[], Awaitable[Any]]]] = [
+        (heads, "read", lambda: driver.hidden(HiddenQuery(key(), ALL, ALL))),
+        (heads, "read", lambda: driver.switches(SwitchQuery(key(), 10))),
+        (heads, "read", lambda: driver.runs(RunQuery(key(), 10, MANY_BYTES, bodies=False, plain=PLAIN))),
+        (runs, "with_patches", lambda: driver.runs(RunQuery(key(), 10, MANY_BYTES, run_id="r1"))),
+        (runs, "with_patches", lambda: driver.runs(RunQuery(key(), 10, MANY_BYTES))),
+    ]
+    for incarnation, (owner, name, read) in enumerate(reads, 1):
+        await send(driver, put("r0", 2), must_create=True)
+        await send(driver, put("r1", 2, status="running"), switch("w", "x"))
+        await send(driver, patch("r1", 1, status="completed"))
+        await send(driver, Hide([((1, 2), (1, 1))]))
+        assert (await read()).rows
+        once("behind" if name == "read" else "before", owner, name, lambda: end(other))
+        page = await read()
+        assert page.head.erased and page.head.incarnation == incarnation and not page.rows
+
+
+@pytest.mark.parametrize("name", ["_later_ones", "_with_bodies", "with_patches"])
+async def test_revisions_that_are_deleted_while_they_are_read(
+    driver: MongoDriver, other: Driver, once: Callable[..., None], name: str
+) -> None:
+    for revision in (1, 2):
+        await send(driver, put("r1", 2, revision=revision))
+    once("before", driver._runs, name, lambda: end(other))
+    page = await driver.runs(RunQuery(key(), 10, MANY_BYTES))
+    assert page.head is not None and page.head.erased and not page.rows
+
+
+async def test_a_search_finds_no_run_as_it_was_before_its_patches(
+    driver: MongoDriver, other: Driver, once: Callable[..., None]
+) -> None:
+    await send(driver, put("r1", status="running", agent_id="a"))
+    await send(driver, patch("r1", 1, status="completed"))
+    once("before", driver._runs, "with_patches", lambda: end(other))
+    assert await find_all_runs(driver, agent_id="a") == []
+
+
+async def test_others_who_write_do_not_keep_a_reader_from_its_rows(
+    driver: MongoDriver, other: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await send(driver, put("r0", [message("x", message_id="m")]), switch("w", "x"))
+    await send(driver, Hide([((1, 1), (1, 1))]))
+    read = driver._reader._heads.read
+    number = 0
+
+    async def read_and_write(of: SessionKey) -> Any:
+        nonlocal number
+        number += 1
+        log = await read(of)
+        await send(other, put(f"r{number}"))
+        return log
+
+    monkeypatch.setattr(driver._reader._heads, "read", read_and_write)
+    assert (await driver.hidden(HiddenQuery(key(), ALL, ALL))).rows
+    assert (await driver.switches(SwitchQuery(key(), 10))).rows
+    assert (await driver.runs(RunQuery(key(), 10, MANY_BYTES, run_id="r0"))).rows
+    assert (await driver.messages(MessageQuery(key(), (ALL,), 10, MANY_BYTES, message_id="m"))).rows
 
 
 # a process that was stopped between log and register

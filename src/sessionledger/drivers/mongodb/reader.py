@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from sessionledger.drivers.mongodb.blobs import Blobs, MissingPartError
-from sessionledger.drivers.mongodb.cover import place
+from sessionledger.drivers.mongodb.cover import ends_with, place, with_end
 from sessionledger.drivers.mongodb.decoding import (
     hidden_of,
     session_header_of,
@@ -39,7 +39,7 @@ __all__ = ["Reader", "changing"]
 
 _ATTEMPTS: Final = 20  #: while the session changes under the reader
 _SESSION: Final = {**HEAD_FIELDS, "sf": 1}
-_HIDING: Final = {"_id": 0, "n": 1, "o": 1, "hi": 1, "sh": 1}
+_HIDING: Final = {"_id": 0, "i": 1, "n": 1, "o": 1, "hi": 1, "sh": 1}
 
 
 class Reader:
@@ -93,20 +93,42 @@ class Reader:
     # what is hidden, and switches
 
     async def hidden(self, query: HiddenQuery) -> HiddenPage:
-        log = await self._heads.read(query.key)
-        if log is None or log.head.erased:
-            return HiddenPage(log.head if log else None, ())
+        for _ in range(_ATTEMPTS):
+            log = await self._heads.read(query.key)
+            if log is None or log.head.erased:
+                return HiddenPage(log.head if log else None, ())
+            rows = await self._hidden_at(query, log)
+            if rows is not None:
+                return HiddenPage(log.head, rows)
+        raise changing()
+
+    async def _hidden_at(self, query: HiddenQuery, log: LogHead) -> list[HiddenRow] | None:
+        """None when the log was erased meanwhile."""
         low, high = query.runs
         here = place(log)
         # revisions hide one run each, and are found by it; all else is looked through
-        asked = [{**here, "k": {"$in": ["h", "s"]}}, {**here, "hq": {"$gte": low, "$lte": high}}]
-        found = await self._layout.commits.find({**here, "$or": asked}, _HIDING).sort("n", 1).to_list(None)
-        return HiddenPage(log.head, _hidden_rows(found, log, query))
+        asked = with_end(log, {**here, "k": {"$in": ["h", "s"]}}, {**here, "hq": {"$gte": low, "$lte": high}})
+        found = await self._layout.commits.find(asked, _HIDING).to_list(None)
+        if not (ends_with(log, found) or await self._heads.keeps(log.head)):
+            return None
+        return _hidden_rows(sorted(found, key=_number), log, query)
 
     async def switches(self, query: SwitchQuery) -> SwitchPage:
-        log = await self._heads.read(query.key)
-        if log is None or log.head.erased:
-            return SwitchPage(log.head if log else None, (), False)
+        for _ in range(_ATTEMPTS):
+            log = await self._heads.read(query.key)
+            if log is None or log.head.erased:
+                return SwitchPage(log.head if log else None, (), False)
+            try:
+                page = await self._switches_at(query, log)
+            except MissingPartError:
+                if await self._heads.keeps(log.head):
+                    raise
+                continue
+            if await self._heads.keeps(log.head):
+                return page
+        raise changing()
+
+    async def _switches_at(self, query: SwitchQuery, log: LogHead) -> SwitchPage:
         first, last = log.base + query.first_version, min(log.base + query.last_version, log.n)
         asked = {**place(log), "k": "w", "n": {"$gte": first, "$lte": last}}
         cursor = self._layout.commits.find(asked, {"_id": 0, "n": 1, "w": 1})
@@ -141,6 +163,11 @@ def _hidden_rows(documents: Iterable[Mapping[str, Any]], log: LogHead, query: Hi
         for hide_id in shown_of(document):
             rows = [_ended(row, version) if row.hide_id == hide_id else row for row in rows]
     return [row for row in rows if is_asked_for(row, query)]
+
+
+def _number(document: Mapping[str, Any]) -> int:
+    number: int = document["n"]
+    return number
 
 
 def _ended(row: HiddenRow, version: int) -> HiddenRow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -16,7 +16,7 @@ from sessionledger.drivers.mongodb.lasting import Lasting
 from sessionledger.drivers.mongodb.layout import Layout, shard_key
 from sessionledger.drivers.mongodb.reader import changing
 from sessionledger.drivers.mongodb.register import Register, listed_header
-from sessionledger.drivers.mongodb.runs import RunReader, fitting
+from sessionledger.drivers.mongodb.runs import RunReader, fitting, is_open
 from sessionledger.protocol.filters import asks_for_open_alone, has_fields, is_found, is_searched
 from sessionledger.protocol.rows import (
     OPEN_STATUSES,
@@ -216,11 +216,18 @@ class Search:
         present = [pair for pair in present if (pair[1].shard, pair[1].row["q"], pair[1].row["v"]) not in replaced]
         rows = [(log, run_of(one.row, one.body, one.place[1] - log.base)) for log, one in present]
         current = await self._runs.with_patches(rows, bodies=True)
+        erased = await self._erased({log.head for log, row in rows if log.head.has_hidden or is_open(row)})
         return [
             (log.head, row, one.place)
             for (log, one), row in zip(present, current, strict=True)
-            if is_found(row, search)
+            if is_found(row, search) and one.shard not in erased
         ]
+
+    async def _erased(self, heads: Collection[Head]) -> set[str]:
+        """Those that have lost rows since they were read: what was asked for then is not whole."""
+        now = await self._heads_of([head.key for head in heads])
+        kept = {(key, log.head.incarnation) for key, log in now.items() if not log.head.erased}
+        return {shard_key(head.key) for head in heads if (head.key, head.incarnation) not in kept}
 
     async def _replaced(self, pairs: Iterable[tuple[LogHead, _Candidate]]) -> set[tuple[str, int, int]]:
         """The revisions among them that are not the newest of their runs."""
