@@ -519,6 +519,19 @@ async def test_others_who_write_do_not_keep_a_reader_from_its_rows(
     assert (await driver.messages(MessageQuery(key(), (ALL,), 10, MANY_BYTES, message_id="m"))).rows
 
 
+async def test_bodies_are_read_of_a_session_that_was_made_again_without_revisions(
+    driver: Driver, other: Driver
+) -> None:
+    for revision in (1, 2):
+        await send(driver, put("r1", revision=revision))
+    await driver.runs(RunQuery(key(), 10, MANY_BYTES))
+    await end(other)
+    for number in range(4):
+        await send(other, put(f"n{number}", body='{"x":1}'), must_create=not number)
+    page = await driver.runs(RunQuery(key(), 10, MANY_BYTES))
+    assert [row.body for row in page.rows] == ['{"x":1}'] * 4
+
+
 # a process that was stopped between log and register
 
 

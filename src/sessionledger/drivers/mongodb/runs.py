@@ -55,6 +55,9 @@ class RunReader:
             cover = await self._fetch(query, guess)
             return (guess, cover) if cover.current else await self._behind_its_head(query)
         log, cover = await asyncio.gather(self._heads.read(query.key), self._fetch(query, guess))
+        if log is not None and log.head.has_hidden is not guess.head.has_hidden:
+            # other fields are wanted
+            return log, await self._fetch(query, log)
         return log, cover.renewed(log) if log else None
 
     async def _behind_its_head(self, query: RunQuery) -> tuple[LogHead | None, Cover | None]:
