@@ -236,6 +236,20 @@ async def test_large_messages_are_not_read_to_be_left_out(counted: tuple[Driver,
     assert sum(brought) <= 10
 
 
+async def test_a_page_ends_where_messages_are_larger_than_most(counted: tuple[Driver, list[int]]) -> None:
+    driver, brought = counted
+    for first in range(0, 300, 50):
+        await send_group(driver, [commit(put(f"s{n}", [message("x")])) for n in range(first, first + 50)])
+    for first in range(0, 250, 50):
+        await send_group(driver, [commit(put(f"l{n}", [message("x" * 100_000)])) for n in range(first, first + 50)])
+    await driver.messages(pages_of(1, 380))
+    brought.clear()
+    page = await driver.messages(MessageQuery(key(), ((381, LAST),), 500, 8_000_000))
+    assert len(page.rows) == 80 and page.more
+    # one answer of the server, and a head
+    assert len(brought) == 2 and sum(brought) < 180
+
+
 async def test_a_damaged_outline_is_told(driver: Driver, collections: Mapping[str, Any]) -> None:
     await send(driver, put("r1", 2))
     for text in ("[[", "[[],[1],[]]", None):

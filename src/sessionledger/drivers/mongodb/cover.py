@@ -13,6 +13,7 @@ from sessionledger.drivers.mongodb.layout import shard_key
 __all__ = ["Cover", "ends_with", "first_position", "first_seq", "place", "read_some", "with_end"]
 
 _BATCH: Final = 256  #: documents of one answer, where it is not known how large they are
+_LOOK: Final = 64  #: documents behind which their size is looked at: as large as they get, one answer has no more
 _BY_NUMBER: Final = "by_number"
 _INDEXES: Final = {"l": "by_position", "q": "by_run"}
 _SLACK: Final = 4  #: documents' worth of places behind a stretch, whose end may lie inside a document
@@ -100,9 +101,8 @@ class Cover:
         log = self._log
         last = number + ceil(places / log.density)
         asked = with_end(log, {"s": shard_key(log.head.key), "n": {"$gte": number, "$lte": last}})
-        found = await read_some(
-            self._commits.find(asked, self._fields, hint=_BY_NUMBER), max_bytes, batch=last - number + 4
-        )
+        cursor = self._commits.find(asked, self._fields, hint=_BY_NUMBER)
+        found = await read_some(cursor, max_bytes, batch=min(_BATCH, last - number + 4))
         self.add(found)
         return ends_with(log, found)
 
@@ -140,9 +140,9 @@ async def read_some(cursor: Any, max_bytes: int | None, *, batch: int = _BATCH) 
     size = 0
     cursor = cursor.batch_size(batch)
     while True:
-        some = await cursor.to_list(batch)
+        some = await cursor.to_list(_LOOK)
         found += some
-        if len(some) < batch:
+        if len(some) < _LOOK:
             return found
         if max_bytes is not None:
             size += sum(map(_size, some))
