@@ -3,6 +3,9 @@
 A document of the log never changes what it says of messages and runs, so head and rows are of one instant when the rows
 are those up to the head's number. Positions and seqs are dense: rows that are missing under a head are noticed, and
 read again behind it. So a page and its head are asked for at the same time, once a session is known.
+
+What is not dense does not tell whether a part of it was erased. It is asked for together with the end of the log, or
+the head is read again behind it.
 """
 
 from __future__ import annotations
