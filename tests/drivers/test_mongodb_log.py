@@ -364,6 +364,17 @@ async def test_what_others_have_just_written_is_found_by_its_id(driver: Driver, 
     assert [row.run_id for row in found.rows] == ["r3"]
 
 
+async def test_an_id_is_looked_up_by_one_query(counted: tuple[Driver, list[int]]) -> None:
+    driver, brought = counted
+    await send(driver, put("named", [message("x", message_id="m")]))
+    await send(driver, put("last"))
+    brought.clear()
+    assert (await driver.messages(MessageQuery(key(), (ALL,), 10, MANY_BYTES, message_id="m"))).rows
+    assert (await driver.runs(RunQuery(key(), 10, MANY_BYTES, run_id="named"))).rows
+    # each with the head
+    assert brought == [2, 2]
+
+
 async def test_an_answer_that_comes_late_is_no_head_any_more(
     driver: MongoDriver, other: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
