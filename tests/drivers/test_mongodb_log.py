@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import anyio
@@ -15,13 +15,16 @@ from sessionledger.errors import DecodeError, OutcomeUnknownError, UnavailableEr
 from sessionledger.protocol.driver import Driver
 from sessionledger.protocol.rows import (
     LAST,
+    Change,
     ForkLink,
+    HiddenQuery,
     Hide,
     MessageQuery,
     Reason,
     Refused,
     RunQuery,
     Seal,
+    SessionKey,
     SwitchQuery,
 )
 from sessionledger.registry import parse_url
@@ -233,6 +236,20 @@ async def test_large_messages_are_not_read_to_be_left_out(counted: tuple[Driver,
     assert sum(brought) <= 10
 
 
+async def test_a_page_ends_where_messages_are_larger_than_most(counted: tuple[Driver, list[int]]) -> None:
+    driver, brought = counted
+    for first in range(0, 300, 50):
+        await send_group(driver, [commit(put(f"s{n}", [message("x")])) for n in range(first, first + 50)])
+    for first in range(0, 250, 50):
+        await send_group(driver, [commit(put(f"l{n}", [message("x" * 100_000)])) for n in range(first, first + 50)])
+    await driver.messages(pages_of(1, 380))
+    brought.clear()
+    page = await driver.messages(MessageQuery(key(), ((381, LAST),), 500, 8_000_000))
+    assert len(page.rows) == 80 and page.more
+    # one answer of the server, and a head
+    assert len(brought) == 2 and sum(brought) < 180
+
+
 async def test_a_damaged_outline_is_told(driver: Driver, collections: Mapping[str, Any]) -> None:
     await send(driver, put("r1", 2))
     for text in ("[[", "[[],[1],[]]", None):
@@ -306,6 +323,238 @@ async def test_an_old_head_reads_what_is_there_now(driver: Driver, other: Driver
     await erase(driver)
     row = await other.session(key(), state=True)
     assert row is not None and row.head.erased
+
+
+@pytest.mark.parametrize("late", [[put("r1")], [put("r1"), put("r2")], [switch("w", "x")]])
+@pytest.mark.parametrize("sessions", [1, 2])
+async def test_where_the_server_may_lose_the_last_writes_a_head_is_read_before_it_is_written_behind(
+    url: str, other: Driver, collections: Mapping[str, Any], late: list[Change], sessions: int
+) -> None:
+    driver = MongoDriver(parse_url(url), durability="interval")
+    await driver.open()
+    names = [f"s{number}" for number in range(sessions)]
+    for name in names:
+        for number in range(5):
+            await send(driver, put(f"r{number}"), session_id=name)
+    collections["commits"].delete_many({"n": {"$gt": 1}})
+    await send_group(driver, [commit(change, session_id=name) for name in names for change in late])
+    for name in names:
+        stored = await dump(driver, key(name))
+        assert stored == await dump(other, key(name))
+        row = await driver.session(key(name), state=False)
+        assert row is not None and row.head.version == 1 + len(late)
+    await driver.close()
+
+
+# rows that are found by their ids
+
+
+@pytest.mark.parametrize("erased", [False, True])
+async def test_what_others_have_just_written_is_found_by_its_id(driver: Driver, other: Driver, erased: bool) -> None:
+    await send(driver, put("r1"))
+    if erased:
+        await send(other, Seal())
+        await erase(other)
+    await send(other, put("r2", [message("x", message_id="m")]), must_create=erased)
+    page = await driver.messages(MessageQuery(key(), (ALL,), 10, MANY_BYTES, message_id="m"))
+    assert page.head is not None and page.head.incarnation == 1 + erased and len(page.rows) == 1
+    await send(other, put("r3"))
+    found = await driver.runs(RunQuery(key(), 10, MANY_BYTES, run_id="r3"))
+    assert found.head is not None and found.head.message_count == 3 - erased
+    assert [row.run_id for row in found.rows] == ["r3"]
+
+
+async def test_an_id_is_looked_up_by_one_query(counted: tuple[Driver, list[int]]) -> None:
+    driver, brought = counted
+    await send(driver, put("named", [message("x", message_id="m")]))
+    await send(driver, put("last"))
+    brought.clear()
+    assert (await driver.messages(MessageQuery(key(), (ALL,), 10, MANY_BYTES, message_id="m"))).rows
+    assert (await driver.runs(RunQuery(key(), 10, MANY_BYTES, run_id="named"))).rows
+    # each with the head
+    assert brought == [2, 2]
+
+
+async def test_an_answer_that_comes_late_is_no_head_any_more(
+    driver: MongoDriver, other: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await send(driver, put("r1"))
+    await driver.messages(pages_of(1, 10))
+    stored, late, store = anyio.Event(), anyio.Event(), driver._writer._store
+
+    async def slow(*given: Any, **options: Any) -> Any:
+        done = await store(*given, **options)
+        stored.set()
+        await late.wait()
+        return done
+
+    monkeypatch.setattr(driver._writer, "_store", slow)
+    async with anyio.create_task_group() as group:
+        group.start_soon(send, driver, put("r2"))
+        await stored.wait()
+        await send(other, put("r3", [message("x", message_id="m")]))
+        assert len((await driver.messages(pages_of(1, 10))).rows) == 3
+        known = driver._writer._heads.guess(key())
+        late.set()
+    assert known is not None and driver._writer._heads.guess(key()) is known
+    found = await driver.runs(RunQuery(key(), 10, MANY_BYTES, run_id="r3"))
+    assert [row.run_id for row in found.rows] == ["r3"]
+
+
+# what is deleted while it is read
+
+
+@pytest.fixture
+def once(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets something happen before or behind the first call of a method."""
+
+    def install(when: str, owner: Any, name: str, happens: Callable[[], Awaitable[Any]]) -> None:
+        call = getattr(owner, name)
+
+        async def first(*given: Any, **options: Any) -> Any:
+            monkeypatch.setattr(owner, name, call)
+            if when == "before":
+                await happens()
+            result = await call(*given, **options)
+            if when == "behind":
+                await happens()
+            return result
+
+        monkeypatch.setattr(owner, name, first)
+
+    return install
+
+
+async def end(driver: Driver) -> None:
+    await send(driver, Seal())
+    while await driver.erase(key(), limit=1000):
+        pass
+
+
+async def test_a_large_state_is_replaced_while_it_is_read(
+    driver: MongoDriver, other: Driver, once: Callable[..., None]
+) -> None:
+    await send(driver, put("r1"), create=new_session(state="x" * 300_000, body="x" * 300_000))
+    newer = patch_session(state="y" * 300_000, body="y" * 300_000)
+    once("before", driver._reader._blobs, "_read", lambda: send(other, newer))
+    row = await driver.session(key(), state=True)
+    assert row is not None and row.head.version == 2
+    assert (row.state, row.header.body) == ("y" * 300_000, "y" * 300_000)
+    once("before", driver._reader._blobs, "_read", lambda: send(other, patch_session(body="z" * 300_000)))
+    assert [row.header.body for row in await all_sessions(driver)] == ["z" * 300_000]
+
+
+async def test_a_large_run_is_deleted_while_it_is_read(
+    driver: MongoDriver, other: Driver, once: Callable[..., None]
+) -> None:
+    rows = [message("x" * 1000, index=index, message_id="m") for index in range(1000)]
+    large = put("r1", rows, body="y" * 300_000, agent_id="a")
+    reads: list[Callable[[], Awaitable[Any]]] = [
+        lambda: driver.messages(MessageQuery(key(), (ALL,), 1000, MANY_BYTES)),
+        lambda: driver.messages(MessageQuery(key(), (ALL,), 1000, MANY_BYTES, message_id="m")),
+        lambda: driver.runs(RunQuery(key(), 10, MANY_BYTES)),
+        lambda: driver.runs(RunQuery(key(), 10, MANY_BYTES, run_id="r1")),
+    ]
+    for incarnation, read in enumerate(reads, 1):
+        await send(driver, large, must_create=True)
+        once("before", driver._reader._blobs, "_read", lambda: end(other))
+        page = await read()
+        assert page.head.erased and page.head.incarnation == incarnation and not page.rows
+    await send(driver, large, must_create=True)
+    once("before", driver._reader._blobs, "_read", lambda: end(other))
+    assert await find_all_runs(driver, agent_id="a") == []
+
+
+async def test_what_is_really_missing_is_told(driver: Driver, collections: Mapping[str, Any]) -> None:
+    rows = [message("x" * 1000, index=index) for index in range(1000)]
+    await send(driver, put("r1", rows, body="x" * 300_000), create=new_session(state="x" * 300_000, body="x" * 300_000))
+    collections["chunks"].delete_many({})
+    for read in (
+        lambda: driver.session(key(), state=True),
+        lambda: driver.messages(MessageQuery(key(), (ALL,), 1000, MANY_BYTES)),
+        lambda: driver.runs(RunQuery(key(), 10, MANY_BYTES)),
+        lambda: find_all_runs(driver, run_id="r1"),
+        lambda: all_sessions(driver),
+    ):
+        with pytest.raises(DecodeError, match="restore"):
+            await read()
+
+
+async def test_what_is_not_dense_is_of_one_instant_too(
+    driver: MongoDriver, other: Driver, once: Callable[..., None]
+) -> None:
+    heads, runs = driver._reader._heads, driver._runs
+    reads: list[tuple[Any, str, Callable[[], Awaitable[Any]]]] = [
+        (heads, "read", lambda: driver.hidden(HiddenQuery(key(), ALL, ALL))),
+        (heads, "read", lambda: driver.switches(SwitchQuery(key(), 10))),
+        (heads, "read", lambda: driver.runs(RunQuery(key(), 10, MANY_BYTES, bodies=False, plain=PLAIN))),
+        (runs, "with_patches", lambda: driver.runs(RunQuery(key(), 10, MANY_BYTES, run_id="r1"))),
+        (runs, "with_patches", lambda: driver.runs(RunQuery(key(), 10, MANY_BYTES))),
+    ]
+    for incarnation, (owner, name, read) in enumerate(reads, 1):
+        await send(driver, put("r0", 2), must_create=True)
+        await send(driver, put("r1", 2, status="running"), switch("w", "x"))
+        await send(driver, patch("r1", 1, status="completed"))
+        await send(driver, Hide([((1, 2), (1, 1))]))
+        assert (await read()).rows
+        once("behind" if name == "read" else "before", owner, name, lambda: end(other))
+        page = await read()
+        assert page.head.erased and page.head.incarnation == incarnation and not page.rows
+
+
+@pytest.mark.parametrize("name", ["_later_ones", "_with_bodies", "with_patches"])
+async def test_revisions_that_are_deleted_while_they_are_read(
+    driver: MongoDriver, other: Driver, once: Callable[..., None], name: str
+) -> None:
+    for revision in (1, 2):
+        await send(driver, put("r1", 2, revision=revision))
+    once("before", driver._runs, name, lambda: end(other))
+    page = await driver.runs(RunQuery(key(), 10, MANY_BYTES))
+    assert page.head is not None and page.head.erased and not page.rows
+
+
+async def test_a_search_finds_no_run_as_it_was_before_its_patches(
+    driver: MongoDriver, other: Driver, once: Callable[..., None]
+) -> None:
+    await send(driver, put("r1", status="running", agent_id="a"))
+    await send(driver, patch("r1", 1, status="completed"))
+    once("before", driver._runs, "with_patches", lambda: end(other))
+    assert await find_all_runs(driver, agent_id="a") == []
+
+
+async def test_others_who_write_do_not_keep_a_reader_from_its_rows(
+    driver: MongoDriver, other: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await send(driver, put("r0", [message("x", message_id="m")]), switch("w", "x"))
+    await send(driver, Hide([((1, 1), (1, 1))]))
+    read = driver._reader._heads.read
+    number = 0
+
+    async def read_and_write(of: SessionKey) -> Any:
+        nonlocal number
+        number += 1
+        log = await read(of)
+        await send(other, put(f"r{number}"))
+        return log
+
+    monkeypatch.setattr(driver._reader._heads, "read", read_and_write)
+    assert (await driver.hidden(HiddenQuery(key(), ALL, ALL))).rows
+    assert (await driver.switches(SwitchQuery(key(), 10))).rows
+    assert (await driver.runs(RunQuery(key(), 10, MANY_BYTES, run_id="r0"))).rows
+    assert (await driver.messages(MessageQuery(key(), (ALL,), 10, MANY_BYTES, message_id="m"))).rows
+
+
+async def test_bodies_are_read_of_a_session_that_was_made_again_without_revisions(
+    driver: Driver, other: Driver
+) -> None:
+    for revision in (1, 2):
+        await send(driver, put("r1", revision=revision))
+    await driver.runs(RunQuery(key(), 10, MANY_BYTES))
+    await end(other)
+    for number in range(4):
+        await send(other, put(f"n{number}", body='{"x":1}'), must_create=not number)
+    page = await driver.runs(RunQuery(key(), 10, MANY_BYTES))
+    assert [row.body for row in page.rows] == ['{"x":1}'] * 4
 
 
 # a process that was stopped between log and register

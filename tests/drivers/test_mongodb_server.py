@@ -38,7 +38,7 @@ from sessionledger.records import Durability
 from sessionledger.registry import parse_url
 from sessionledger.store import Store
 from sessionledger.testing.builders import turn
-from sessionledger.testing.rows import all_messages, commit, key, put, send
+from sessionledger.testing.rows import all_messages, all_runs, commit, key, put, send, send_group
 from sessionledger.testing.servers import MongoServer
 
 pytestmark = pytest.mark.anyio
@@ -209,6 +209,24 @@ async def test_a_server_that_stops_and_starts_again(client: str) -> None:
             await store.append(turn("r2"))
             stored = await store.runs("s").collect()
             assert [one.run_id for one in stored] == ["r1", "r2"]
+
+
+async def test_nothing_is_written_behind_what_a_killed_server_has_lost() -> None:
+    # half a second until it is on disk
+    with MongoServer(arguments=["--journalCommitInterval", "500"]) as server:
+        url = server.fresh_url()
+        lossy, sure = await opened(url, durability="interval"), await opened(url)
+        await send(sure, put("r0"))
+        await send(lossy, put("r1"))
+        await send_group(lossy, [commit(put(f"r{number}")) for number in range(2, 9)])
+        server.process.kill()
+        server.process.start()
+        left = [row.run_id for row in await all_runs(sure)]
+        assert 0 < len(left) < 9, "nothing was lost"
+        assert (await send(lossy, put("late"))).head.version == len(left) + 1
+        for driver in (lossy, sure):
+            assert [row.run_id for row in await all_runs(driver)] == [*left, "late"]
+            await driver.close()
 
 
 @CLIENTS

@@ -16,7 +16,7 @@ from sessionledger.drivers.mongodb.outlines import Outline, text_of
 from sessionledger.errors import DecodeError
 from sessionledger.protocol.rows import Body
 
-__all__ = ["Blobs", "Spill", "size_of"]
+__all__ = ["Blobs", "MissingPartError", "Spill", "size_of"]
 
 _LARGE_BODY: Final = 128 * 1024  #: characters or bytes of a body that is not kept in its document
 _LARGE_DOCUMENT: Final = 256 * 1024  #: bytes of a document's bodies, behind which more go elsewhere
@@ -25,6 +25,10 @@ _PORTION: Final = 64 * 1024  #: bytes of messages of one portion
 _ROW: Final = 32  #: bytes of a message beside its body, about
 _FIELDS: Final = {"_id": 0, "m": 1, "t": 1, "d": 1}
 _PIECE: Final = 8 * 1024 * 1024  #: bytes of one piece
+
+
+class MissingPartError(DecodeError):
+    """Something that a document names is not there. It was damaged, unless the document too is gone by now."""
 
 
 class Spill:
@@ -116,7 +120,7 @@ class Blobs:
         """One portion of a document's messages."""
         found = await self._read(shard, chunks["c"], chunks["j"] + number, 1)
         if not found:
-            raise DecodeError("a part of a run is missing: restore the collection of chunks from a backup")
+            raise MissingPartError("a part of a run is missing: restore the collection of chunks from a backup")
         return found[0]
 
     async def _read(self, shard: str, token: ObjectId, first: int, count: int) -> list[dict[str, Any]]:
@@ -132,5 +136,5 @@ def _whole(body: dict[str, Any], data: bytes) -> Body:
     except UnicodeDecodeError:
         text = ""
     if len(text) != body["z"]:
-        raise DecodeError("a part of a body is missing: restore the collection of chunks from a backup")
+        raise MissingPartError("a part of a body is missing: restore the collection of chunks from a backup")
     return text

@@ -10,12 +10,18 @@ from typing import Any, Final
 from sessionledger.drivers.mongodb.heads import LogHead
 from sessionledger.drivers.mongodb.layout import shard_key
 
-__all__ = ["Cover", "first_position", "first_seq", "read_some"]
+__all__ = ["Cover", "ends_with", "first_position", "first_seq", "place", "read_some", "with_end"]
 
 _BATCH: Final = 256  #: documents of one answer, where it is not known how large they are
+_LOOK: Final = 64  #: documents behind which their size is looked at: as large as they get, one answer has no more
 _BY_NUMBER: Final = "by_number"
 _INDEXES: Final = {"l": "by_position", "q": "by_run"}
 _SLACK: Final = 4  #: documents' worth of places behind a stretch, whose end may lie inside a document
+
+
+def place(log: LogHead) -> dict[str, Any]:
+    """Which documents are of this log, and of this incarnation."""
+    return {"s": shard_key(log.head.key), "i": log.head.incarnation}
 
 
 def first_position(document: Mapping[str, Any]) -> int:
@@ -42,6 +48,7 @@ class Cover:
         self._each = max(1, -(-count // max(1, log.head.version)))  #: places of a document, on average
         self._ends: list[int] = []
         self._documents: dict[int, Mapping[str, Any]] = {}
+        self.current = True  #: when it was read, the log still ended where it was known to
 
     def add(self, documents: Iterable[Mapping[str, Any]]) -> None:
         log = self._log
@@ -91,17 +98,20 @@ class Cover:
 
     async def fetch_with_head(self, number: int, places: int, max_bytes: int) -> bool:
         """The documents from a number on. Whether the log still ends where it was known to."""
-        log, shard = self._log, shard_key(self._log.head.key)
+        log = self._log
         last = number + ceil(places / log.density)
-        asked = [
-            {"s": shard, "n": {"$gte": number, "$lte": last}},
-            {"s": shard, "n": {"$in": [log.n, log.n + 1]}},
-        ]
-        cursor = self._commits.find({"$or": asked}, self._fields, hint=_BY_NUMBER)
-        found = await read_some(cursor, max_bytes, batch=last - number + 4)
+        asked = with_end(log, {"s": shard_key(log.head.key), "n": {"$gte": number, "$lte": last}})
+        cursor = self._commits.find(asked, self._fields, hint=_BY_NUMBER)
+        found = await read_some(cursor, max_bytes, batch=min(_BATCH, last - number + 4))
         self.add(found)
-        incarnations = {document["n"]: document["i"] for document in found}
-        return incarnations.get(log.n) == log.head.incarnation and log.n + 1 not in incarnations
+        return ends_with(log, found)
+
+    async def fetch_named(self, condition: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+        """The documents that fulfil a condition. They are not dense: whether some are missing, `current` tells."""
+        asked = with_end(self._log, {**place(self._log), **condition})
+        found = await self._commits.find(asked, fields).to_list(None)
+        self.add(found)
+        self.current = ends_with(self._log, found)
 
     async def find(self, place: int, end: int) -> Mapping[str, Any] | None:
         """The document of a place that was not read yet, and some behind it; None where the log does not have it."""
@@ -113,15 +123,26 @@ class Cover:
         return self.at(place)
 
 
+def with_end(log: LogHead, *asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Some documents, and those that tell whether the log still ends where it was known to."""
+    return {"$or": [*asked, {"s": shard_key(log.head.key), "n": {"$in": [log.n, log.n + 1]}}]}
+
+
+def ends_with(log: LogHead, found: Iterable[Mapping[str, Any]]) -> bool:
+    """What those tell."""
+    incarnations = {document["n"]: document["i"] for document in found}
+    return incarnations.get(log.n) == log.head.incarnation and log.n + 1 not in incarnations
+
+
 async def read_some(cursor: Any, max_bytes: int | None, *, batch: int = _BATCH) -> list[Mapping[str, Any]]:
     """What a cursor brings, up to the document that brings its bodies to `max_bytes`, or a few more."""
     found: list[Mapping[str, Any]] = []
     size = 0
     cursor = cursor.batch_size(batch)
     while True:
-        some = await cursor.to_list(batch)
+        some = await cursor.to_list(_LOOK)
         found += some
-        if len(some) < batch:
+        if len(some) < _LOOK:
             return found
         if max_bytes is not None:
             size += sum(map(_size, some))

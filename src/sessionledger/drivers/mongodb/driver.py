@@ -151,7 +151,8 @@ class MongoDriver:
         self._runs = RunReader(self._layout, heads, blobs)
         self._search = Search(self._layout, heads, register, lasting, self._runs)
         self._eraser = Eraser(self._layout, heads, register)
-        self._writer = Writer(self._layout, heads, blobs, register, lasting)
+        lossy = self._asked is Durability.INTERVAL
+        self._writer = Writer(self._layout, heads, blobs, register, lasting, lossy=lossy)
         self._client: Any = None
         self._durability = Durability.DISK
         self._goes_on = False

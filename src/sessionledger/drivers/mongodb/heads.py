@@ -203,6 +203,10 @@ class Heads:
         return self._seen.get(key)
 
     def note(self, key: SessionKey, log: LogHead) -> None:
+        """Unless more is known: an answer may come late. Numbers go on in another incarnation."""
+        known = self._seen.get(key)
+        if known is not None and known.n > log.n:
+            return
         self._seen[key] = log
         if len(self._seen) > _MOST_HEADS:
             self._seen.popitem(last=False)
@@ -213,11 +217,12 @@ class Heads:
     async def read(self, key: SessionKey) -> LogHead | None:
         """As the storage has it."""
         query = {"s": shard_key(key), "n": {"$gt": 0}}
+        known = self._seen.get(key)
         document = await self._layout.commits.find_one(query, HEAD_FIELDS, sort=[("n", -1)], hint="by_number")
-        if document is None:
+        if known is self._seen.get(key) and (document is None or (known is not None and known.n > document["n"])):
+            # nobody was faster: the server has lost what it had
             self.forget(key)
-            return None
-        return self.saw(key, document)
+        return None if document is None else self.saw(key, document)
 
     def saw(self, key: SessionKey, document: Mapping[str, Any]) -> LogHead:
         """Note the last document of a log, which somebody read."""
@@ -225,6 +230,10 @@ class Heads:
         if known is not None and known.n == document["n"] and known.head.incarnation == document["i"]:
             return known
         log = log_head_of(document, key)
-        if known is None or known.n < log.n or known.head.incarnation != log.head.incarnation:
-            self.note(key, log)
+        self.note(key, log)
         return log
+
+    async def keeps(self, head: Head) -> bool:
+        """Whether nothing of a log was erased up to now: who reads rows behind its head may ask afterwards."""
+        now = await self.read(head.key)
+        return now is not None and not now.head.erased and now.head.incarnation == head.incarnation

@@ -11,13 +11,13 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from sessionledger.drivers.mongodb.blobs import Blobs, size_of
+from sessionledger.drivers.mongodb.blobs import Blobs, MissingPartError, size_of
 from sessionledger.drivers.mongodb.cover import Cover, first_position
 from sessionledger.drivers.mongodb.encoding import id_number
 from sessionledger.drivers.mongodb.heads import HEAD_FIELDS, Heads, LogHead
 from sessionledger.drivers.mongodb.layout import Layout, shard_key
 from sessionledger.drivers.mongodb.outlines import Entry, Outline, outline_of
-from sessionledger.drivers.mongodb.reader import changing, place
+from sessionledger.drivers.mongodb.reader import changing
 from sessionledger.protocol.rows import LAST, MessagePage, MessageQuery, MessageRow, SessionKey
 
 __all__ = ["MessageReader", "clipped"]
@@ -37,20 +37,25 @@ class MessageReader:
         for _ in range(_ATTEMPTS):
             if log is None or log.head.erased:
                 return MessagePage(log.head if log else None, (), {}, False)
-            page = await self._page(query, log, cover)
+            page = await self._page_unless_erased(query, log, cover)
             if page is not None:
                 return page
-            log = await self._heads.read(query.key)
-            cover = await self._fetch(query, log) if log else None
+            log, cover = await self._behind_its_head(query)
         raise changing()
+
+    async def _behind_its_head(self, query: MessageQuery) -> tuple[LogHead | None, Cover | None]:
+        log = await self._heads.read(query.key)
+        return log, await self._fetch(query, log) if log else None
 
     async def _begin(self, query: MessageQuery) -> tuple[LogHead | None, Cover | None]:
         """A head, and documents that are those of the page unless somebody writes at this moment."""
         guess = self._heads.guess(query.key)
         if guess is None or guess.head.erased:
-            log = await self._heads.read(query.key)
-            return log, await self._fetch(query, log) if log else None
-        if query.reverse and query.message_id is None and query.ranges[0][1] >= guess.head.message_count:
+            return await self._behind_its_head(query)
+        if query.message_id is not None:
+            cover = await self._fetch(query, guess)
+            return (guess, cover) if cover.current else await self._behind_its_head(query)
+        if query.reverse and query.ranges[0][1] >= guess.head.message_count:
             return await self._end(query, guess)
         number = self._places.number_of(guess, query)
         if number:
@@ -89,8 +94,7 @@ class MessageReader:
     async def _fetch(self, query: MessageQuery, log: LogHead) -> Cover:
         cover = self._cover(log)
         if query.message_id is not None:
-            asked = {**place(log), "g": id_number(query.message_id)}
-            cover.add(await self._layout.commits.find(asked, {**_FIELDS, "g": 1}).to_list(None))
+            await cover.fetch_named({"g": id_number(query.message_id)}, {**_FIELDS, "g": 1})
             return cover
         # what is behind a guessed head is there by now, or is not asked for
         ranges = clipped(_within(query.ranges, log, open_end=not query.reverse), query.limit, reverse=query.reverse)
@@ -98,12 +102,22 @@ class MessageReader:
             await cover.fetch(ranges, max_bytes=query.max_bytes, reverse=query.reverse)
         return cover
 
+    async def _page_unless_erased(self, query: MessageQuery, log: LogHead, cover: Cover | None) -> MessagePage | None:
+        try:
+            return await self._page(query, log, cover)
+        except MissingPartError:
+            if await self._heads.keeps(log.head):
+                raise
+            return None
+
     async def _page(self, query: MessageQuery, log: LogHead, cover: Cover | None) -> MessagePage | None:
         """None where the documents are not those of the head."""
         assert cover is not None
         page = _Page(query)
         ranges = _within(query.ranges, log)
         if query.message_id is not None:
+            if not (cover.current or await self._heads.keeps(log.head)):
+                return None
             await self._named(page, ranges, cover.all(), id_number(query.message_id))
         elif not await self._dense(page, ranges, cover):
             return None

@@ -3,16 +3,20 @@
 A document of the log never changes what it says of messages and runs, so head and rows are of one instant when the rows
 are those up to the head's number. Positions and seqs are dense: rows that are missing under a head are noticed, and
 read again behind it. So a page and its head are asked for at the same time, once a session is known.
+
+What is not dense does not tell whether a part of it was erased. It is asked for together with the end of the log, or
+the head is read again behind it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from sessionledger.drivers.mongodb.blobs import Blobs
+from sessionledger.drivers.mongodb.blobs import Blobs, MissingPartError
+from sessionledger.drivers.mongodb.cover import ends_with, place, with_end
 from sessionledger.drivers.mongodb.decoding import (
     hidden_of,
     session_header_of,
@@ -34,11 +38,11 @@ from sessionledger.protocol.rows import (
     SwitchRow,
 )
 
-__all__ = ["Reader", "changing", "place"]
+__all__ = ["Reader", "changing"]
 
 _ATTEMPTS: Final = 20  #: while the session changes under the reader
 _SESSION: Final = {**HEAD_FIELDS, "sf": 1}
-_HIDING: Final = {"_id": 0, "n": 1, "o": 1, "hi": 1, "sh": 1}
+_HIDING: Final = {"_id": 0, "i": 1, "n": 1, "o": 1, "hi": 1, "sh": 1}
 
 
 class Reader:
@@ -48,18 +52,15 @@ class Reader:
     # the session itself
 
     async def session(self, key: SessionKey, *, state: bool) -> SessionRow | None:
-        guess = self._heads.guess(key)
-        if guess is not None:
-            row = await self._session_at(guess, state=state)
-            if row is not None:
-                return row
+        log = self._heads.guess(key)
         for _ in range(_ATTEMPTS):
-            log = await self._heads.read(key)
+            log = log or await self._heads.read(key)
             if log is None:
                 return None
             row = await self._session_at(log, state=state)
             if row is not None:
                 return row
+            log = None
         raise changing()
 
     async def _session_at(self, log: LogHead, *, state: bool) -> SessionRow | None:
@@ -78,27 +79,59 @@ class Reader:
         stored = found.get(log.state, {}).get("ss") if state else None
         if header is None or (state and stored is None):
             return None
-        loaded = await self._blobs.load(shard, stored) if state else None
-        body = await self._blobs.load(shard, header["body"])
+        try:
+            loaded = await self._blobs.load(shard, stored) if state else None
+            body = await self._blobs.load(shard, header["body"])
+        except MissingPartError:
+            if await self._names_the_same(log):
+                raise
+            return None
         return SessionRow(log.head, session_header_of(header, body), loaded, log.counters)
+
+    async def _names_the_same(self, log: LogHead) -> bool:
+        """Whether fields and state were not replaced: their pieces go with them."""
+        now = await self._heads.read(log.head.key)
+        return now is not None and (now.fields, now.state) == (log.fields, log.state)
 
     # what is hidden, and switches
 
     async def hidden(self, query: HiddenQuery) -> HiddenPage:
-        log = await self._heads.read(query.key)
-        if log is None or log.head.erased:
-            return HiddenPage(log.head if log else None, ())
+        for _ in range(_ATTEMPTS):
+            log = await self._heads.read(query.key)
+            if log is None or log.head.erased:
+                return HiddenPage(log.head if log else None, ())
+            rows = await self._hidden_at(query, log)
+            if rows is not None:
+                return HiddenPage(log.head, rows)
+        raise changing()
+
+    async def _hidden_at(self, query: HiddenQuery, log: LogHead) -> list[HiddenRow] | None:
+        """None when the log was erased meanwhile."""
         low, high = query.runs
         here = place(log)
         # revisions hide one run each, and are found by it; all else is looked through
-        asked = [{**here, "k": {"$in": ["h", "s"]}}, {**here, "hq": {"$gte": low, "$lte": high}}]
-        found = await self._layout.commits.find({**here, "$or": asked}, _HIDING).sort("n", 1).to_list(None)
-        return HiddenPage(log.head, _hidden_rows(found, log, query))
+        asked = with_end(log, {**here, "k": {"$in": ["h", "s"]}}, {**here, "hq": {"$gte": low, "$lte": high}})
+        found = await self._layout.commits.find(asked, _HIDING).to_list(None)
+        if not (ends_with(log, found) or await self._heads.keeps(log.head)):
+            return None
+        return _hidden_rows(sorted(found, key=_number), log, query)
 
     async def switches(self, query: SwitchQuery) -> SwitchPage:
-        log = await self._heads.read(query.key)
-        if log is None or log.head.erased:
-            return SwitchPage(log.head if log else None, (), False)
+        for _ in range(_ATTEMPTS):
+            log = await self._heads.read(query.key)
+            if log is None or log.head.erased:
+                return SwitchPage(log.head if log else None, (), False)
+            try:
+                page = await self._switches_at(query, log)
+            except MissingPartError:
+                if await self._heads.keeps(log.head):
+                    raise
+                continue
+            if await self._heads.keeps(log.head):
+                return page
+        raise changing()
+
+    async def _switches_at(self, query: SwitchQuery, log: LogHead) -> SwitchPage:
         first, last = log.base + query.first_version, min(log.base + query.last_version, log.n)
         asked = {**place(log), "k": "w", "n": {"$gte": first, "$lte": last}}
         cursor = self._layout.commits.find(asked, {"_id": 0, "n": 1, "w": 1})
@@ -107,19 +140,16 @@ class Reader:
         for document in found:
             rows += switches_of(document, document["n"] - log.base)[:: -1 if query.reverse else 1]
         more = len(rows) > query.limit
-        shard = shard_key(query.key)
-        loaded = [
+        loaded = await self._with_reasons(shard_key(query.key), rows[: query.limit])
+        return SwitchPage(log.head, loaded, more)
+
+    async def _with_reasons(self, shard: str, rows: Sequence[SwitchRow]) -> list[SwitchRow]:
+        return [
             msgspec.structs.replace(row, reason=await self._blobs.load(shard, row.reason))
             if isinstance(row.reason, dict)
             else row
-            for row in rows[: query.limit]
+            for row in rows
         ]
-        return SwitchPage(log.head, loaded, more)
-
-
-def place(log: LogHead) -> dict[str, Any]:
-    """Which documents are of this log, and of this incarnation."""
-    return {"s": shard_key(log.head.key), "i": log.head.incarnation}
 
 
 def changing() -> UnavailableError:
@@ -136,6 +166,11 @@ def _hidden_rows(documents: Iterable[Mapping[str, Any]], log: LogHead, query: Hi
         for hide_id in shown_of(document):
             rows = [_ended(row, version) if row.hide_id == hide_id else row for row in rows]
     return [row for row in rows if is_asked_for(row, query)]
+
+
+def _number(document: Mapping[str, Any]) -> int:
+    number: int = document["n"]
+    return number
 
 
 def _ended(row: HiddenRow, version: int) -> HiddenRow:

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from pymongo.errors import DuplicateKeyError
 
-from sessionledger.drivers.mongodb.blobs import Blobs
+from sessionledger.drivers.mongodb.blobs import Blobs, MissingPartError
 from sessionledger.drivers.mongodb.decoding import session_header_of
 from sessionledger.drivers.mongodb.heads import Heads, LogHead
 from sessionledger.drivers.mongodb.layout import Layout, shard_key
@@ -102,11 +102,19 @@ class Register:
 
     async def header(self, log: LogHead) -> SessionHeader | None:
         """The session's fields, from the log; None where it went on meanwhile."""
-        key = log.head.key
-        found = await self._layout.commits.find_one({"s": shard_key(key), "n": log.fields}, {"sf": 1})
-        if found is None or "sf" not in found:
+        shard = shard_key(log.head.key)
+        query = {"s": shard, "n": log.fields, "sf": {"$exists": True}}
+        found = await self._layout.commits.find_one(query, {"sf": 1})
+        if found is None:
             return None
-        return session_header_of(found["sf"], await self._blobs.load(shard_key(key), found["sf"]["body"]))
+        try:
+            body = await self._blobs.load(shard, found["sf"]["body"])
+        except MissingPartError:
+            # a document that was left, or has lost its fields, is behind the log
+            if await self._layout.commits.find_one(query, {"_id": 1}) is not None:
+                raise
+            return None
+        return session_header_of(found["sf"], body)
 
 
 def touching(after: LogHead) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -9,17 +9,17 @@ from typing import Any, Final
 
 import msgspec
 
-from sessionledger.drivers.mongodb.blobs import Blobs, size_of
-from sessionledger.drivers.mongodb.cover import Cover, first_seq, read_some
+from sessionledger.drivers.mongodb.blobs import Blobs, MissingPartError, size_of
+from sessionledger.drivers.mongodb.cover import Cover, first_seq, place, read_some
 from sessionledger.drivers.mongodb.decoding import patched, run_of
 from sessionledger.drivers.mongodb.encoding import put_key
 from sessionledger.drivers.mongodb.heads import USUAL, Heads, LogHead
 from sessionledger.drivers.mongodb.layout import Layout, shard_key
 from sessionledger.drivers.mongodb.pages import clipped
-from sessionledger.drivers.mongodb.reader import changing, place
+from sessionledger.drivers.mongodb.reader import changing
 from sessionledger.protocol.rows import OPEN_STATUSES, RunPage, RunQuery, RunRow
 
-__all__ = ["RunReader"]
+__all__ = ["RunReader", "fitting", "is_open"]
 
 _ATTEMPTS: Final = 20  #: while the session changes under the reader
 _LEAN: Final = {"_id": 0, "i": 1, "n": 1, "q": 1, "r": 1}
@@ -33,30 +33,54 @@ class RunReader:
 
     async def runs(self, query: RunQuery) -> RunPage:
         if USUAL in query.plain and query.run_id is None and not (query.bodies or query.reverse):
-            log = await self._heads.read(query.key)
-            if log is not None and not (log.head.erased or log.head.has_hidden):
-                return await self._other_than_plain(query, log)
-        guess = self._heads.guess(query.key)
-        for attempt in range(_ATTEMPTS):
-            if guess is None or attempt:
-                log = guess = await self._heads.read(query.key)
-                cover = await self._fetch(query, log) if log else None
-            else:
-                log, guessed = await asyncio.gather(self._heads.read(query.key), self._fetch(query, guess))
-                cover = guessed.renewed(log) if log else None
+            page = await self._other_than_plain(query)
+            if page is not None:
+                return page
+        log, cover = await self._begin(query)
+        for _ in range(_ATTEMPTS):
             if log is None or cover is None or log.head.erased:
                 return RunPage(log.head if log else None, (), False)
-            page = await self._page(query, log, cover)
+            page = await self._page_unless_erased(query, log, cover)
             if page is not None:
+                return page
+            log, cover = await self._behind_its_head(query)
+        raise changing()
+
+    async def _begin(self, query: RunQuery) -> tuple[LogHead | None, Cover | None]:
+        """A head, and documents that are those of the page unless somebody writes at this moment."""
+        guess = self._heads.guess(query.key)
+        if guess is None:
+            return await self._behind_its_head(query)
+        if query.run_id is not None:
+            cover = await self._fetch(query, guess)
+            return (guess, cover) if cover.current else await self._behind_its_head(query)
+        log, cover = await asyncio.gather(self._heads.read(query.key), self._fetch(query, guess))
+        if log is not None and log.head.has_hidden is not guess.head.has_hidden:
+            # other fields are wanted
+            return log, await self._fetch(query, log)
+        return log, cover.renewed(log) if log else None
+
+    async def _behind_its_head(self, query: RunQuery) -> tuple[LogHead | None, Cover | None]:
+        log = await self._heads.read(query.key)
+        return log, await self._fetch(query, log) if log else None
+
+    async def _other_than_plain(self, query: RunQuery) -> RunPage | None:
+        """None of a session with revisions. Only runs that were stored open are ever patched."""
+        for _ in range(_ATTEMPTS):
+            log = await self._heads.read(query.key)
+            if log is None or log.head.erased:
+                return RunPage(log.head if log else None, (), False)
+            if log.head.has_hidden:
+                return None
+            if not (log.others and _seqs(query, log)):
+                return RunPage(log.head, (), False)
+            page = await self._others_at(query, log)
+            if await self._heads.keeps(log.head):
                 return page
         raise changing()
 
-    async def _other_than_plain(self, query: RunQuery, log: LogHead) -> RunPage:
-        """Of a session without revisions. Only runs that were stored open are ever patched."""
-        ranges = _seqs(query, log)
-        if not (log.others and ranges):
-            return RunPage(log.head, (), False)
-        ((first, last),) = ranges
+    async def _others_at(self, query: RunQuery, log: LogHead) -> RunPage:
+        ((first, last),) = _seqs(query, log)
         asked = {**place(log), "z": {"$gte": first}, "n": {"$lte": log.n}}
         cursor = self._layout.commits.find(asked, {**_LEAN, "z": 1}, hint="by_other_run").sort("z", 1)
         found = await cursor.limit(query.limit + 1).to_list(None)
@@ -70,20 +94,30 @@ class RunReader:
         fields = _WHOLE if query.bodies and not log.head.has_hidden else _LEAN
         cover = Cover(self._layout.commits, log, "q", first_seq, log.head.run_count, fields)
         if query.run_id is not None:
-            asked = {**place(log), "op": put_key(query.run_id, 1)}
-            cover.add(await self._layout.commits.find(asked, fields).to_list(None))
+            await cover.fetch_named({"op": put_key(query.run_id, 1)}, fields)
             return cover
         ranges = clipped(_seqs(query, log), query.limit, reverse=query.reverse)
         if ranges:
             await cover.fetch(ranges, max_bytes=query.max_bytes, reverse=query.reverse)
         return cover
 
+    async def _page_unless_erased(self, query: RunQuery, log: LogHead, cover: Cover) -> RunPage | None:
+        try:
+            return await self._page(query, log, cover)
+        except MissingPartError:
+            if await self._heads.keeps(log.head):
+                raise
+            return None
+
     async def _page(self, query: RunQuery, log: LogHead, cover: Cover) -> RunPage | None:
         """None where the documents are not those of the head."""
+        if not (cover.current or await self._heads.keeps(log.head)):
+            return None
         found = self._named(query, log, cover) if query.run_id is not None else await self._dense(query, log, cover)
         if found is None:
             return None
         rows = found[: query.limit]
+        was_open = any(is_open(row) for row in rows)
         more = len(found) > query.limit or self._goes_on(query, log, rows)
         if log.head.has_hidden and rows:
             later = await self._later_ones(log, rows)
@@ -94,6 +128,8 @@ class RunReader:
                 rows = await self._with_bodies(log, rows, query.max_bytes)
                 more = more or len(rows) < min(len(found), query.limit)
         rows = await self.with_patches([(log, row) for row in rows], bodies=query.bodies)
+        if rows and (log.head.has_hidden or was_open) and not await self._heads.keeps(log.head):
+            return None
         if query.bodies:
             count = fitting(rows, query.max_bytes)
             more = more or count < len(rows)
@@ -154,7 +190,7 @@ class RunReader:
             }
             for row in some:
                 if (row.seq, row.revision) not in bodies:
-                    raise changing()
+                    raise MissingPartError("a run is missing: restore the collection of commits from a backup")
                 body = bodies[row.seq, row.revision]
                 whole.append(msgspec.structs.replace(row, body=body))
                 size += size_of(body)
@@ -166,7 +202,7 @@ class RunReader:
         """The runs as they are now: those that were stored open may have been patched."""
         wanted: dict[tuple[str, int], tuple[LogHead, list[int]]] = {}
         for log, row in rows:
-            if row.header.status in OPEN_STATUSES:
+            if is_open(row):
                 here = place(log)
                 wanted.setdefault((here["s"], here["i"]), (log, []))[1].append(row.seq)
         if not wanted:
@@ -193,6 +229,11 @@ class RunReader:
 
 
 _AT_ONCE: Final = 32  #: documents whose bodies are read together
+
+
+def is_open(row: RunRow) -> bool:
+    """Whether it may have been patched, going by how it was stored."""
+    return row.header.status in OPEN_STATUSES
 
 
 def fitting(rows: Sequence[RunRow], max_bytes: int) -> int:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from sessionledger.drivers.mongodb.blobs import MissingPartError
 from sessionledger.drivers.mongodb.client import aggregate
+from sessionledger.drivers.mongodb.cover import place
 from sessionledger.drivers.mongodb.decoding import run_of
 from sessionledger.drivers.mongodb.heads import HEAD_FIELDS, USUAL, Heads, LogHead
 from sessionledger.drivers.mongodb.lasting import Lasting
 from sessionledger.drivers.mongodb.layout import Layout, shard_key
-from sessionledger.drivers.mongodb.reader import place
+from sessionledger.drivers.mongodb.reader import changing
 from sessionledger.drivers.mongodb.register import Register, listed_header
-from sessionledger.drivers.mongodb.runs import RunReader, fitting
+from sessionledger.drivers.mongodb.runs import RunReader, fitting, is_open
 from sessionledger.protocol.filters import asks_for_open_alone, has_fields, is_found, is_searched
 from sessionledger.protocol.rows import (
     OPEN_STATUSES,
@@ -22,6 +24,7 @@ from sessionledger.protocol.rows import (
     Head,
     RunRow,
     RunSearch,
+    SessionHeader,
     SessionKey,
     SessionPage,
     SessionQuery,
@@ -30,6 +33,7 @@ from sessionledger.protocol.rows import (
 
 __all__ = ["Search"]
 
+_ATTEMPTS: Final = 20  #: while sessions are erased under the search
 _LEAST: Final = 32  #: candidates that are looked at together
 _EVER: Final = -(2**63)
 
@@ -77,13 +81,21 @@ class Search:
             if header is None:
                 if row["facts"] < log.facts:
                     log = await self._register.repair(key)
-                header = await self._register.header(log) if log is not None else None
+                log, header = await self._with_header(key, log)
             if log is None or header is None or not has_fields(log.head, header, query):
                 continue
             # the order of the list is the register's
             head = msgspec.structs.replace(log.head, last_activity_at=row["active"])
             found.append(SessionRow(head, header, None, {}))
         return found
+
+    async def _with_header(self, key: SessionKey, log: LogHead | None) -> tuple[LogHead | None, SessionHeader | None]:
+        for _ in range(_ATTEMPTS):
+            header = await self._register.header(log) if log is not None else None
+            if log is None or header is not None:
+                return log, header
+            log = await self._heads.read(key)
+        raise changing()
 
     async def _heads_of(self, keys: Sequence[SessionKey]) -> dict[SessionKey, LogHead]:
         """Of many sessions at once: the last document of each, from the index."""
@@ -110,6 +122,14 @@ class Search:
 
     async def find_runs(self, search: RunSearch) -> FoundRuns:
         await self._settle()
+        for _ in range(_ATTEMPTS):
+            found = await self._found(search)
+            if found is not None:
+                return found
+        raise changing()
+
+    async def _found(self, search: RunSearch) -> FoundRuns | None:
+        """None where one of the sessions was erased meanwhile."""
         after: Place | None = None if search.after is None else _decode_place(search.after)
         found: list[tuple[Head, RunRow, Place]] = []
         while True:
@@ -120,10 +140,15 @@ class Search:
             after = candidates[-1].place
         rows = [row for _, row, _ in found[: search.limit]]
         count = fitting(rows, search.max_bytes)
-        page = [
-            (head, await self._runs.loaded(shard_key(head.key), row), msgspec.json.encode(at).decode())
-            for head, row, at in found[:count]
-        ]
+        page: list[tuple[Head, RunRow, str]] = []
+        for head, row, at in found[:count]:
+            try:
+                loaded = await self._runs.loaded(shard_key(head.key), row)
+            except MissingPartError:
+                if await self._heads.keeps(head):
+                    raise
+                return None
+            page.append((head, loaded, msgspec.json.encode(at).decode()))
         return FoundRuns(page, count < len(found))
 
     async def _settle(self) -> None:
@@ -191,11 +216,18 @@ class Search:
         present = [pair for pair in present if (pair[1].shard, pair[1].row["q"], pair[1].row["v"]) not in replaced]
         rows = [(log, run_of(one.row, one.body, one.place[1] - log.base)) for log, one in present]
         current = await self._runs.with_patches(rows, bodies=True)
+        erased = await self._erased({log.head for log, row in rows if log.head.has_hidden or is_open(row)})
         return [
             (log.head, row, one.place)
             for (log, one), row in zip(present, current, strict=True)
-            if is_found(row, search)
+            if is_found(row, search) and one.shard not in erased
         ]
+
+    async def _erased(self, heads: Collection[Head]) -> set[str]:
+        """Those that have lost rows since they were read: what was asked for then is not whole."""
+        now = await self._heads_of([head.key for head in heads])
+        kept = {(key, log.head.incarnation) for key, log in now.items() if not log.head.erased}
+        return {shard_key(head.key) for head in heads if (head.key, head.incarnation) not in kept}
 
     async def _replaced(self, pairs: Iterable[tuple[LogHead, _Candidate]]) -> set[tuple[str, int, int]]:
         """The revisions among them that are not the newest of their runs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError, DocumentTooLarge, DuplicateKeyError, WriteError
@@ -43,6 +43,7 @@ _LONGEST_PAUSE: Final = 0.05  #: seconds before an attempt
 _AT_ONCE: Final = 8  #: sessions that are judged side by side
 
 Answer = Outcome | DriverError | DecodeError
+T = TypeVar("T")
 
 
 class _Planned(NamedTuple):
@@ -56,9 +57,15 @@ class _Planned(NamedTuple):
 
 
 class Writer:
-    def __init__(self, layout: Layout, heads: Heads, blobs: Blobs, register: Register, lasting: Lasting) -> None:
+    """`lossy`: the server may lose the last of what it has acknowledged. Then no head that is known is written behind,
+    which would leave a hole in the log, but one that is read for it.
+    """
+
+    def __init__(
+        self, layout: Layout, heads: Heads, blobs: Blobs, register: Register, lasting: Lasting, *, lossy: bool = False
+    ) -> None:
         self._layout, self._heads, self._blobs = layout, heads, blobs
-        self._register, self._lasting = register, lasting
+        self._register, self._lasting, self._lossy = register, lasting, lossy
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def commit(self, commits: Sequence[Commit]) -> list[Answer]:
@@ -81,7 +88,10 @@ class Writer:
 
     async def _append_first(self, call: _Call) -> None:
         """Of each session that is known, all together, what can be written on a guess."""
-        plans = [self._plan(call, key) for key in call.waiting]
+        logs = [self._heads.guess(key) for key in call.waiting]
+        if self._lossy:
+            logs = await _all([self._look(key) for key in call.waiting])
+        plans = [self._plan(call, key, log) for key, log in zip(call.waiting, logs, strict=True)]
         single = [plan[0] for plan in plans if len(plan) == 1]
         chains = [plan for plan in plans if len(plan) > 1]
         work: list[Coroutine[Any, Any, Any]] = [self._append_chain(call, plan) for plan in chains]
@@ -89,9 +99,15 @@ class Writer:
             work.append(self._append_many(call, single))
         await _all(work)
 
-    def _plan(self, call: _Call, key: SessionKey) -> list[_Planned]:
+    async def _look(self, key: SessionKey) -> LogHead | None:
+        try:
+            return await self._heads.read(key)
+        except DecodeError:
+            # told to those alone who write this session
+            return None
+
+    def _plan(self, call: _Call, key: SessionKey, log: LogHead | None) -> list[_Planned]:
         """The commits at the head of a session's queue that are plain, behind the log as it is guessed to be."""
-        log = self._heads.guess(key)
         planned: list[_Planned] = []
         seen: set[str] = set()
         for index in call.waiting[key]:
@@ -183,17 +199,18 @@ class Writer:
                     call.answer(call.waiting[key][0], error)
 
     async def _step(self, call: _Call, key: SessionKey) -> None:
-        if self._heads.guess(key) is None:
-            await self._heads.read(key)
-        planned = self._plan(call, key)
+        log = None if self._lossy else self._heads.guess(key)
+        if log is None:
+            log = await self._heads.read(key)
+        planned = self._plan(call, key, log)
         if planned and planned[0].number not in call.tried:
             await self._append_chain(call, planned)
         else:
-            await self._answer(call, call.waiting[key][0])
+            await self._answer(call, call.waiting[key][0], log)
 
-    async def _answer(self, call: _Call, index: int) -> None:
+    async def _answer(self, call: _Call, index: int, log: LogHead | None) -> None:
         try:
-            call.answer(index, await self._judge(call.commits[index], call.tried.get(index)))
+            call.answer(index, await self._judge(call.commits[index], call.tried.get(index), log))
         except DocumentTooLarge:
             call.answer(index, Refused(Reason.TOO_LARGE))
         except WriteError as error:
@@ -206,9 +223,8 @@ class Writer:
             answer.__cause__ = error
             call.answer(index, answer)
 
-    async def _judge(self, commit: Commit, tried: int | None) -> Outcome:
+    async def _judge(self, commit: Commit, tried: int | None, log: LogHead | None) -> Outcome:
         """Decide by what the storage holds, and write behind it; again where others were faster."""
-        log = self._heads.guess(commit.key)
         fresh = False
         for attempt in range(_ATTEMPTS):
             if log is None or attempt:
@@ -435,10 +451,12 @@ async def _both(one: Coroutine[Any, Any, Any], other: Coroutine[Any, Any, Any]) 
     return results[0], results[1]
 
 
-async def _all(work: Sequence[Coroutine[Any, Any, Any]]) -> None:
+async def _all(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     if len(work) == 1:
-        await work[0]
-        return
+        return [await work[0]]
+    results: list[T] = []
     for result in await asyncio.gather(*work, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
+        results.append(result)
+    return results
