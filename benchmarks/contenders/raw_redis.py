@@ -9,7 +9,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 from benchmarks.contenders import codec
 from benchmarks.contenders.contender import Contender
-from benchmarks.servers import server_url
+from benchmarks.servers import place, server_url
 from benchmarks.workload import Run
 
 APPEND = """
@@ -29,8 +29,9 @@ class Lua(Contender):
         pool = BlockingConnectionPool.from_url(server_url("redis"), max_connections=16, timeout=None)
         self.client: Any = Redis(connection_pool=pool)
         self.script = self.client.register_script(APPEND)
+        self.prefix = f"{place(self.directory)}:"
         if fresh:
-            await self.client.flushdb()
+            await forget(self.client, self.prefix)
 
     async def close(self) -> None:
         await self.client.aclose()
@@ -44,7 +45,7 @@ class Lua(Contender):
 
     async def append(self, session_id: str, user_id: str, item: Any) -> None:
         head, messages = codec.split(item)
-        keys = [f"s:{session_id}", f"r:{session_id}", f"m:{session_id}", f"u:{user_id}"]
+        keys = [self.prefix + key for key in (f"s:{session_id}", f"r:{session_id}", f"m:{session_id}", f"u:{user_id}")]
         await self.script(keys=keys, args=[user_id, item.created_at, session_id, head, *messages])
 
     async def last(self, session_id: str, user_id: str, count: int) -> int:
@@ -57,7 +58,8 @@ class Lua(Contender):
         return await self._range(session_id, offset, offset + limit - 1)
 
     async def _range(self, session_id: str, first: int, last: int) -> int:
-        return len([codec.decode_message(data) for data in await self.client.lrange(f"m:{session_id}", first, last)])
+        found = await self.client.lrange(f"{self.prefix}m:{session_id}", first, last)
+        return len([codec.decode_message(data) for data in found])
 
     async def walk(self, session_id: str, user_id: str) -> int:
         total = 0
@@ -66,22 +68,29 @@ class Lua(Contender):
         return total
 
     async def header(self, session_id: str, user_id: str) -> Any:
-        return await self.client.hgetall(f"s:{session_id}")
+        return await self.client.hgetall(f"{self.prefix}s:{session_id}")
 
     async def list_sessions(self, user_id: str, limit: int) -> int:
-        ids = await self.client.zrevrange(f"u:{user_id}", 0, limit - 1)
+        ids = await self.client.zrevrange(f"{self.prefix}u:{user_id}", 0, limit - 1)
         async with self.client.pipeline(transaction=False) as pipeline:
             for session_id in ids:
-                pipeline.hgetall(b"s:" + session_id)
+                pipeline.hgetall(f"{self.prefix}s:".encode() + session_id)
             return len(await pipeline.execute())
 
     async def storage_bytes(self) -> int:
-        return await memory_bytes(self.client)
+        return await memory_bytes(self.client, self.prefix)
 
 
-async def memory_bytes(client: Any) -> int:
-    """Of all keys, as MEMORY USAGE counts them in full."""
+async def forget(client: Any, prefix: str) -> None:
+    """What an earlier contender of that place has left; others' stays, because some of it is still to be read."""
+    keys = [key async for key in client.scan_iter(f"{prefix}*", count=1000)]
+    for start in range(0, len(keys), 1000):
+        await client.delete(*keys[start : start + 1000])
+
+
+async def memory_bytes(client: Any, prefix: str) -> int:
+    """Of all keys that begin so, as MEMORY USAGE counts them in full."""
     size = 0
-    async for key in client.scan_iter(count=1000):
+    async for key in client.scan_iter(f"{prefix}*", count=1000):
         size += await client.memory_usage(key, samples=0) or 0
     return size

@@ -16,7 +16,7 @@ import sessionledger
 from benchmarks.contenders.contender import DATABASE, Contender, sqlite_bytes
 from benchmarks.contenders.raw_mongo import database_bytes
 from benchmarks.contenders.raw_postgres import schema_bytes
-from benchmarks.contenders.raw_redis import memory_bytes
+from benchmarks.contenders.raw_redis import forget, memory_bytes
 from benchmarks.servers import place, server_url
 from benchmarks.workload import AGENT_ID, MODEL, Message, Run
 
@@ -179,12 +179,12 @@ class OnRedis(SessionledgerStore):
     async def open(self, *, fresh: bool = True) -> None:
         if fresh:
             async with Redis.from_url(server_url("redis")) as client:
-                await client.flushdb()
+                await forget(client, f"{place(self.directory)}:")
         await super().open(fresh=fresh)
 
     async def storage_bytes(self) -> int:
         async with Redis.from_url(server_url("redis")) as client:
-            return await memory_bytes(client)
+            return await memory_bytes(client, f"{place(self.directory)}:")
 
 
 class Files(SessionledgerStore):
