@@ -125,6 +125,7 @@ async def _settle(
     try:
         waiter.set(await work())
     except Exception as error:
+        # it is raised by who waits
         waiter.set(error)
     except BaseException:
         waiter.set(cancelled())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis.asyncio import Connection, Redis
@@ -420,7 +420,7 @@ async def test_a_pool_that_closes_waits_for_nobody_who_does_not_read() -> None:
     pool = Pool(lambda: Connection(host="127.0.0.1", port=port, protocol=2, socket_timeout=None), 1, 1)
     async with asyncio.timeout(5):
         assert await pool.send([]) == []
-        clients[0].transport.pause_reading()  # type: ignore[attr-defined]
+        cast("asyncio.Transport", clients[0].transport).pause_reading()
         sending = asyncio.ensure_future(pool.send([("SET", "k", b"x" * 20_000_000)]))
         await asyncio.sleep(0.2)
         await pool.close()

@@ -6,7 +6,7 @@ conformance kit holds both to the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -41,6 +41,7 @@ __all__ = [
     "decide",
     "hidden_rows",
     "needs_operation",
+    "summed",
 ]
 
 
@@ -325,11 +326,21 @@ def hidden_rows(commit: Commit, change: Change, receipt: RunReceipt | None, vers
 
 def add_counters(counters: Mapping[str, int], commit: Commit, decision: Decision) -> dict[str, int]:
     """A session's counters after a commit; those that came to 0 are left out."""
-    total = dict(commit.create.counters) if decision.created and commit.create is not None else dict(counters)
-    for change, _ in decision.writes:
-        if isinstance(change, PutRun | PatchRun):
-            for name, increment in change.counters.items():
-                total[name] = total.get(name, 0) + increment
-        elif isinstance(change, Seal):
-            return {}
+    changes = [change for change, _ in decision.writes]
+    if any(isinstance(change, Seal) for change in changes):
+        return {}
+    before = commit.create.counters if decision.created and commit.create is not None else counters
+    total = summed([before, *[change.counters for change in changes if isinstance(change, PutRun | PatchRun)]])
     return {name: count for name, count in total.items() if count}
+
+
+def summed(counters: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """By name; 0 stays."""
+    total: dict[str, int] = {}
+    for one in counters:
+        if not total:
+            total.update(one)
+            continue
+        for name, count in one.items():
+            total[name] = total.get(name, 0) + count
+    return total

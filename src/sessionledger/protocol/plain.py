@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from sessionledger.protocol.decide import summed
 from sessionledger.protocol.rows import Commit, Committed, Head, PutRun, RunReceipt, SessionKey
 
-__all__ = ["add_up", "chain_outcomes", "plain_chains", "plain_put", "put_of"]
+__all__ = ["add_up", "chain_outcomes", "head_behind", "plain_chains", "plain_put", "put_of"]
 
 
 def plain_put(commit: Commit) -> PutRun | None:
@@ -62,11 +63,21 @@ def plain_chains(commits: Sequence[Commit], suits: Callable[[PutRun], bool] = la
 
 def add_up(puts: Sequence[PutRun]) -> dict[str, int]:
     """What they add to their session's counters."""
-    total = dict(puts[0].counters)
-    for put in puts[1:]:
-        for name, count in put.counters.items():
-            total[name] = total.get(name, 0) + count
-    return total
+    return summed([put.counters for put in puts])
+
+
+def head_behind(head: Head, commits: Sequence[Commit]) -> Head:
+    """The head of their session once plain commits are written behind it."""
+    puts = [put_of(commit) for commit in commits]
+    behind: Head = msgspec.structs.replace(
+        head,
+        version=head.version + len(puts),
+        run_count=head.run_count + len(puts),
+        message_count=head.message_count + sum([len(put.messages) for put in puts]),
+        last_activity_at=max(head.last_activity_at, *[commit.at for commit in commits]),
+        has_summary=head.has_summary or any([put.header.has_summary for put in puts]),
+    )
+    return behind
 
 
 def chain_outcomes(head: Head, commits: Sequence[Commit]) -> list[Committed]:

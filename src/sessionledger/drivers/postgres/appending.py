@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import asyncpg
-from msgspec.structs import astuple, replace
+from msgspec.structs import astuple
 
 from sessionledger.drivers.postgres.errors import concerns_one
 from sessionledger.drivers.postgres.values import (
@@ -18,7 +18,8 @@ from sessionledger.drivers.postgres.values import (
     message_values,
 )
 from sessionledger.drivers.relational import head_of, run_values
-from sessionledger.protocol.plain import add_up, chain_outcomes, plain_chains, put_of
+from sessionledger.protocol.decide import summed
+from sessionledger.protocol.plain import add_up, chain_outcomes, head_behind, plain_chains, put_of
 from sessionledger.protocol.rows import OPEN_STATUSES, Commit, Committed, Head, PutRun, SessionKey
 
 __all__ = ["Appender"]
@@ -112,7 +113,7 @@ class Appender:
 
 
 async def _rows(db: asyncpg.Connection, statement: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
-    """None where PostgreSQL refuses what one of the commits brought."""
+    """No rows where PostgreSQL refuses what one of the commits brought."""
     try:
         rows: Sequence[Sequence[Any]] = await db.fetch(statement, *values)
     except asyncpg.PostgresError as error:
@@ -125,25 +126,13 @@ async def _rows(db: asyncpg.Connection, statement: str, values: Sequence[Any]) -
 def _after(chain: _Chain) -> dict[str, int]:
     """The counters of its session, if that is as it was."""
     assert chain.known is not None
-    total = dict(chain.known.counters)
-    for name, count in chain.added.items():
-        total[name] = total.get(name, 0) + count
-    return total
+    return summed([chain.known.counters, chain.added])
 
 
 def _behind(chain: _Chain) -> _Known:
-    """Its session behind its one run, if that is as it was."""
+    """Its session behind its runs, if that is as it was."""
     assert chain.known is not None
-    head, put = chain.known.head, chain.puts[0]
-    after: Head = replace(
-        head,
-        version=head.version + 1,
-        run_count=head.run_count + 1,
-        message_count=head.message_count + len(put.messages),
-        last_activity_at=max(head.last_activity_at, chain.commits[0].at),
-        has_summary=head.has_summary or put.header.has_summary,
-    )
-    return _Known(chain.known.session_key, after, _after(chain))
+    return _Known(chain.known.session_key, head_behind(chain.known.head, chain.commits), _after(chain))
 
 
 # The parameters of the statements

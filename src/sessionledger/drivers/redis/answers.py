@@ -74,6 +74,7 @@ class Answers(asyncio.Protocol):
             while len(found) < self._wanted and (answer := reader.gets()) is not _MISSING:
                 found.append(answer)
         except Exception as error:
+            # whatever the parser stumbles over, there is no telling any more which answer is whose
             self._end(error)
             self._transport.abort()
             return

@@ -22,7 +22,7 @@ from sessionledger.drivers.redis.values import (
     short_id,
     stored_body,
 )
-from sessionledger.protocol.plain import add_up, chain_outcomes, plain_chains, put_of
+from sessionledger.protocol.plain import add_up, chain_outcomes, head_behind, plain_chains, put_of
 from sessionledger.protocol.rows import Commit, Committed, Head, PutRun, SessionKey
 
 __all__ = ["Append", "chains_of", "most_of_a_counter"]
@@ -73,6 +73,7 @@ class Append:
         self._before = standing or NOWHERE
         self._is_guessed = self._fits(self._before)
         base = self._base = self._before if self._is_guessed else NOWHERE
+        self._totals = {name: base.counters.get(name, 0) + count for name, count in self._increments.items()}
         self._messages = base.messages + sum([len(put.messages) for put in self._puts])
         self._active = max(base.active, *[commit.at for commit in commits])
         self._largest = base.largest
@@ -162,10 +163,9 @@ class Append:
         return ids, records, messages
 
     def _head_words(self) -> Words:
-        before = self._base.counters
         words: Words = ["log", self._log(self._messages, len(self._puts), self._active, self._largest)]
-        for name, count in self._increments.items():
-            words += (SMALL_COUNTER + name, before.get(name, 0) + count)
+        for name, total in self._totals.items():
+            words += (SMALL_COUNTER + name, total)
         if self._has_summary():
             words += ("has_summary", 1)
         return words
@@ -189,7 +189,7 @@ class Append:
     def standing(self, answer: Any) -> Standing:
         """Where the session stands behind the runs."""
         if answer == 1:
-            before, head, totals = self._base, self._moved() if self._is_guessed else self._made(), self._totals()
+            before, head, totals = self._base, self._moved() if self._is_guessed else self._made(), self._totals
         else:
             *values, stood = answer
             found = head_of(values, self.commits[0].key)
@@ -198,10 +198,6 @@ class Append:
             self._largest = largest_of(values)
             totals = dict(zip(self._increments, map(int, values[len(HEAD) :]), strict=True))
         return Standing(head, {**before.counters, **totals}, self._largest, self._known_entries(before))
-
-    def _totals(self) -> dict[str, int]:
-        before = self._base.counters
-        return {name: before.get(name, 0) + count for name, count in self._increments.items()}
 
     def _follows(self, head: Head, stood: bytes) -> bool:
         """Whether nobody had written since, so that what was known then still is. `stood`: the log before the runs; its
@@ -222,23 +218,8 @@ class Append:
         return known if len(known) <= _MOST_ENTRIES else frozenset()
 
     def _moved(self) -> Head:
-        head, runs = self._base.head, len(self._puts)
-        assert head is not None
-        return Head(
-            head.key,
-            head.incarnation,
-            head.version + runs,
-            head.state_version,
-            head.run_count + runs,
-            self._messages,
-            head.user_id,
-            head.created_at,
-            self._active,
-            has_hidden=head.has_hidden,
-            has_summary=head.has_summary or self._has_summary(),
-            forks=head.forks,
-            fork=head.fork,
-        )
+        assert self._base.head is not None
+        return head_behind(self._base.head, self.commits)
 
     def _made(self) -> Head:
         first, runs = self.commits[0], len(self._puts)

@@ -21,7 +21,7 @@ from sessionledger.drivers.redis.values import (
     stored_body,
     switch_value,
 )
-from sessionledger.protocol.decide import Decision, hidden_rows
+from sessionledger.protocol.decide import Decision, hidden_rows, summed
 from sessionledger.protocol.rows import (
     SEALED,
     Change,
@@ -203,15 +203,11 @@ def _push(commands: Commands, prefix: str, last: int, values: Sequence[str | byt
 
 
 def _count(commands: Commands, names: SessionKeys, commit: Commit, decision: Decision, seen: Seen) -> None:
-    total: dict[str, int] = {}
     given = [change.counters for change, _ in decision.writes if isinstance(change, PutRun | PatchRun)]
     if decision.created and commit.create is not None:
         given.append(commit.create.counters)
-    for counters in given:
-        for name, count in counters.items():
-            total[name] = total.get(name, 0) + count
     large = set(big_counters(commit))
-    for name, count in total.items():
+    for name, count in summed(given).items():
         if name in large:
             before = 0 if decision.created else seen.counters.get(name, 0)
             commands.add(("HSET", names.head, BIG_COUNTER + name, before + count))

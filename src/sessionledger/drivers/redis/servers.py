@@ -48,19 +48,12 @@ class Servers(Protocol):
 async def _send(pool: Pool, commands: Sequence[Command]) -> list[Any]:
     """To one server. A script that it does not know yet is sent to it, and called again."""
     answers = await pool.send(commands)
-    return await _again(pool, commands, answers) if _any_forgotten(answers) else answers
-
-
-def _any_forgotten(answers: Sequence[Any]) -> bool:
-    return any([isinstance(answer, NoScriptError) for answer in answers])
-
-
-async def _again(pool: Pool, commands: Sequence[Command], answers: list[Any]) -> list[Any]:
     forgotten = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-    loading: list[Command] = [("SCRIPT", "LOAD", script.text) for script in all_scripts()]
-    again = await pool.send([*loading, *(commands[at] for at in forgotten)])
-    for at, answer in zip(forgotten, again[len(loading) :], strict=True):
-        answers[at] = answer
+    if forgotten:
+        loading: list[Command] = [("SCRIPT", "LOAD", script.text) for script in all_scripts()]
+        again = await pool.send([*loading, *(commands[at] for at in forgotten)])
+        for at, answer in zip(forgotten, again[len(loading) :], strict=True):
+            answers[at] = answer
     return answers
 
 

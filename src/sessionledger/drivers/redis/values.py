@@ -8,6 +8,7 @@ from struct import Struct
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import astuple
 
 from sessionledger.protocol.decide import StoredRun
 from sessionledger.protocol.rows import (
@@ -168,19 +169,11 @@ def fields_of_head(head: Head, largest: int) -> list[str | bytes | int]:
 
 
 def fork_text(fork: ForkLink) -> bytes:
-    return _json((fork.session_id, fork.incarnation, fork.position, fork.run_seq, fork.version))
+    return _json(astuple(fork))
 
 
 def fields_of_header(header: SessionHeader) -> list[str | bytes | int]:
-    fields = (
-        header.kind,
-        header.agent_id,
-        header.current_agent,
-        header.name,
-        header.parent_session_id,
-        header.updated_at,
-    )
-    return ["header", _json(fields), "body", stored_body(header.body)]
+    return ["header", _json(astuple(header)[:-1]), "body", stored_body(header.body)]
 
 
 def _header_of(header: bytes, body: bytes) -> SessionHeader:
@@ -218,17 +211,6 @@ def session_of_fields(flat: Sequence[bytes], key: SessionKey) -> SessionRow | No
 # runs
 
 
-def _header_fields(header: RunHeader) -> tuple[Any, ...]:
-    return (
-        header.status,
-        header.updated_at,
-        header.finished_at,
-        header.input_tokens,
-        header.output_tokens,
-        header.has_summary,
-    )
-
-
 def record_value(put: PutRun, seq: int, version: int, first: int, last: int) -> bytes:
     """A run; first and last position."""
     meta = _pack(
@@ -241,7 +223,7 @@ def record_value(put: PutRun, seq: int, version: int, first: int, last: int) -> 
             put.parent_run_id,
             put.model,
             put.created_at,
-            _header_fields(put.header),
+            astuple(put.header),
         )
     )
     body = stored_body(put.body)
@@ -319,7 +301,7 @@ def _segment_of(text: bytes) -> tuple[int, int]:
 
 
 def patches_value(patch: int, segments: int, names: Sequence[str], header: RunHeader) -> bytes:
-    return b"%d %d\n" % (patch, segments) + _pack((names, _header_fields(header)))
+    return b"%d %d\n" % (patch, segments) + _pack((names, astuple(header)))
 
 
 def patches_of(value: bytes) -> tuple[int, int, list[str], tuple[Any, ...]]:
