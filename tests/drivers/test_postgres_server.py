@@ -344,13 +344,22 @@ async def test_a_storage_that_went_back_gives_nobody_anothers_session(url: str) 
     """As after a restore: the key that a store remembers is of another session then."""
     async with open_store(url) as one, open_store(url) as other:
         await one.append(turn("r1", session_id="alice"))
-        db = await asyncpg.connect(url.partition("?")[0])
-        tables = await db.fetchval(
-            "SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables "
-            "WHERE tablename LIKE 'sessionledger\\_%' AND tablename <> 'sessionledger_meta'"
-        )
-        await db.execute(f"TRUNCATE {tables} RESTART IDENTITY")
-        await db.close()
+        await forget(url)
         await other.append(turn("r1", session_id="bob"))
         assert (await one.append(turn("r2", session_id="alice"))).run_seq == 1
         assert [run.run_id for run in await other.runs("bob").collect()] == ["r1"]
+
+
+async def forget(url: str) -> None:
+    """What the store of a schema holds is gone, past the store."""
+    address, _, schema = url.partition("?schema=")
+    db = await asyncpg.connect(address)
+    try:
+        tables = await db.fetchval(
+            "SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables "
+            "WHERE schemaname = $1 AND tablename <> 'sessionledger_meta'",
+            schema,
+        )
+        await db.execute(f"TRUNCATE {tables} RESTART IDENTITY")
+    finally:
+        await db.close()

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sessionledger.drivers.mongodb.heads import LogHead
 from sessionledger.drivers.mongodb.layout import shard_key
 
-__all__ = ["Cover", "ends_with", "first_position", "first_seq", "place", "read_some", "with_end"]
+__all__ = ["Cover", "ends_with", "first_position", "first_seq", "of_log", "read_some", "with_end"]
 
 _BATCH: Final = 256  #: documents of one answer, where it is not known how large they are
 _LOOK: Final = 64  #: documents behind which their size is looked at: as large as they get, one answer has no more
@@ -19,7 +19,7 @@ _INDEXES: Final = {"l": "by_position", "q": "by_run"}
 _SLACK: Final = 4  #: documents' worth of places behind a stretch, whose end may lie inside a document
 
 
-def place(log: LogHead) -> dict[str, Any]:
+def of_log(log: LogHead) -> dict[str, Any]:
     """Which documents are of this log, and of this incarnation."""
     return {"s": shard_key(log.head.key), "i": log.head.incarnation}
 
@@ -83,7 +83,7 @@ class Cover:
 
     def bounds(self, ranges: Sequence[tuple[int, int]]) -> dict[str, Any]:
         """The condition for documents of some ranges."""
-        here = {"s": shard_key(self._log.head.key), "i": self._log.head.incarnation}
+        here = of_log(self._log)
         # pieces of several ranges end where documents do, most of them
         slack = _SLACK * self._each if len(ranges) == 1 else 0
         asked = [{self._last: {"$gte": first, "$lte": last + slack}} for first, last in ranges]
@@ -96,26 +96,26 @@ class Cover:
         cursor = cursor.sort(self._last, order)
         self.add(await read_some(cursor, max_bytes if len(ranges) == 1 else None))
 
-    async def fetch_with_head(self, number: int, places: int, max_bytes: int) -> bool:
-        """The documents from a number on. Whether the log still ends where it was known to."""
+    async def fetch_with_head(self, number: int, places: int, max_bytes: int) -> None:
+        """The documents from a number on; `current` tells whether the log went on."""
         log = self._log
         last = number + ceil(places / log.density)
         asked = with_end(log, {"s": shard_key(log.head.key), "n": {"$gte": number, "$lte": last}})
         cursor = self._commits.find(asked, self._fields, hint=_BY_NUMBER)
         found = await read_some(cursor, max_bytes, batch=min(_BATCH, last - number + 4))
         self.add(found)
-        return ends_with(log, found)
+        self.current = ends_with(log, found)
 
     async def fetch_named(self, condition: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
         """The documents that fulfil a condition. They are not dense: whether some are missing, `current` tells."""
-        asked = with_end(self._log, {**place(self._log), **condition})
+        asked = with_end(self._log, {**of_log(self._log), **condition})
         found = await self._commits.find(asked, fields).to_list(None)
         self.add(found)
         self.current = ends_with(self._log, found)
 
     async def find(self, place: int, end: int) -> Mapping[str, Any] | None:
         """The document of a place that was not read yet, and some behind it; None where the log does not have it."""
-        here = {"s": shard_key(self._log.head.key), "i": self._log.head.incarnation}
+        here = of_log(self._log)
         many = min(_BATCH, (end - place) // self._each + 1)
         asked = {**here, self._last: {"$gte": place}}
         cursor = self._commits.find(asked, self._fields, hint=_INDEXES[self._last])

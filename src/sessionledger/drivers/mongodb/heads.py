@@ -124,7 +124,7 @@ def log_head_of(document: Mapping[str, Any], key: SessionKey) -> LogHead:
 
 def head_fields(log: LogHead) -> dict[str, Any]:
     """Of the document that brought the log there."""
-    head, fork = log.head, log.head.fork
+    head = log.head
     mark = _Mark(
         head.version,
         head.state_version,
@@ -143,7 +143,7 @@ def head_fields(log: LogHead) -> dict[str, Any]:
         log.others,
         log.size,
         dict(log.counters),
-        (fork.session_id, fork.incarnation, fork.position, fork.run_seq, fork.version) if fork else None,
+        msgspec.structs.astuple(head.fork) if head.fork else None,
     )
     fields: dict[str, Any] = {"i": head.incarnation, "n": log.n, "h": _encode(mark).decode()}
     if head.user_id is not None:

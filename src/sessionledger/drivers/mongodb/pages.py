@@ -11,13 +11,13 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from sessionledger.drivers.mongodb.blobs import Blobs, MissingPartError, size_of
+from sessionledger.drivers.mongodb.blobs import Blobs, size_of
 from sessionledger.drivers.mongodb.cover import Cover, first_position
 from sessionledger.drivers.mongodb.encoding import id_number
 from sessionledger.drivers.mongodb.heads import HEAD_FIELDS, Heads, LogHead
 from sessionledger.drivers.mongodb.layout import Layout, shard_key
 from sessionledger.drivers.mongodb.outlines import Entry, Outline, outline_of
-from sessionledger.drivers.mongodb.reader import changing
+from sessionledger.drivers.mongodb.reader import changing, unless_erased
 from sessionledger.protocol.rows import LAST, MessagePage, MessageQuery, MessageRow, SessionKey
 
 __all__ = ["MessageReader", "clipped"]
@@ -37,7 +37,7 @@ class MessageReader:
         for _ in range(_ATTEMPTS):
             if log is None or log.head.erased:
                 return MessagePage(log.head if log else None, (), {}, False)
-            page = await self._page_unless_erased(query, log, cover)
+            page = await unless_erased(self._heads, log.head, self._page(query, log, cover))
             if page is not None:
                 return page
             log, cover = await self._behind_its_head(query)
@@ -67,9 +67,8 @@ class MessageReader:
         """Head and documents by one query, where it is known at which number the documents begin."""
         cover = self._cover(guess)
         places = min(query.limit, query.ranges[0][1] - query.ranges[0][0] + 1, guess.fitting(query.max_bytes))
-        log: LogHead | None = guess
-        if not await cover.fetch_with_head(number, places, query.max_bytes):
-            log = await self._heads.read(query.key)
+        await cover.fetch_with_head(number, places, query.max_bytes)
+        log = guess if cover.current else await self._heads.read(query.key)
         return log, cover.renewed(log) if log else None
 
     async def _end(self, query: MessageQuery, guess: LogHead) -> tuple[LogHead | None, Cover | None]:
@@ -101,14 +100,6 @@ class MessageReader:
         if ranges:
             await cover.fetch(ranges, max_bytes=query.max_bytes, reverse=query.reverse)
         return cover
-
-    async def _page_unless_erased(self, query: MessageQuery, log: LogHead, cover: Cover | None) -> MessagePage | None:
-        try:
-            return await self._page(query, log, cover)
-        except MissingPartError:
-            if await self._heads.keeps(log.head):
-                raise
-            return None
 
     async def _page(self, query: MessageQuery, log: LogHead, cover: Cover | None) -> MessagePage | None:
         """None where the documents are not those of the head."""
@@ -318,9 +309,8 @@ _NOBODY: Final = repeat(None)  #: the ids of messages that have none
 
 def _within(ranges: Sequence[tuple[int, int]], log: LogHead, *, open_end: bool = False) -> list[tuple[int, int]]:
     """The ranges as far as the session has positions; `open_end`: it may have more by now."""
-    base = log.head.fork.position if log.head.fork else 0
     end = LAST if open_end else log.head.message_count
-    bounded = [(max(first, base + 1), min(last, end)) for first, last in ranges]
+    bounded = [(max(first, log.shared + 1), min(last, end)) for first, last in ranges]
     return [(first, last) for first, last in bounded if first <= last]
 
 

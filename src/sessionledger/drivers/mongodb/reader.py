@@ -10,13 +10,13 @@ the head is read again behind it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from sessionledger.drivers.mongodb.blobs import Blobs, MissingPartError
-from sessionledger.drivers.mongodb.cover import ends_with, place, with_end
+from sessionledger.drivers.mongodb.cover import ends_with, of_log, with_end
 from sessionledger.drivers.mongodb.decoding import (
     hidden_of,
     session_header_of,
@@ -28,6 +28,7 @@ from sessionledger.drivers.mongodb.layout import Layout, shard_key
 from sessionledger.errors import UnavailableError
 from sessionledger.protocol.filters import is_asked_for
 from sessionledger.protocol.rows import (
+    Head,
     HiddenPage,
     HiddenQuery,
     HiddenRow,
@@ -38,7 +39,9 @@ from sessionledger.protocol.rows import (
     SwitchRow,
 )
 
-__all__ = ["Reader", "changing"]
+__all__ = ["Reader", "changing", "unless_erased"]
+
+T = TypeVar("T")
 
 _ATTEMPTS: Final = 20  #: while the session changes under the reader
 _SESSION: Final = {**HEAD_FIELDS, "sf": 1}
@@ -108,7 +111,7 @@ class Reader:
     async def _hidden_at(self, query: HiddenQuery, log: LogHead) -> list[HiddenRow] | None:
         """None when the log was erased meanwhile."""
         low, high = query.runs
-        here = place(log)
+        here = of_log(log)
         # revisions hide one run each, and are found by it; all else is looked through
         asked = with_end(log, {**here, "k": {"$in": ["h", "s"]}}, {**here, "hq": {"$gte": low, "$lte": high}})
         found = await self._layout.commits.find(asked, _HIDING).to_list(None)
@@ -121,19 +124,14 @@ class Reader:
             log = await self._heads.read(query.key)
             if log is None or log.head.erased:
                 return SwitchPage(log.head if log else None, (), False)
-            try:
-                page = await self._switches_at(query, log)
-            except MissingPartError:
-                if await self._heads.keeps(log.head):
-                    raise
-                continue
-            if await self._heads.keeps(log.head):
+            page = await unless_erased(self._heads, log.head, self._switches_at(query, log))
+            if page is not None and await self._heads.keeps(log.head):
                 return page
         raise changing()
 
     async def _switches_at(self, query: SwitchQuery, log: LogHead) -> SwitchPage:
         first, last = log.base + query.first_version, min(log.base + query.last_version, log.n)
-        asked = {**place(log), "k": "w", "n": {"$gte": first, "$lte": last}}
+        asked = {**of_log(log), "k": "w", "n": {"$gte": first, "$lte": last}}
         cursor = self._layout.commits.find(asked, {"_id": 0, "n": 1, "w": 1})
         found = await cursor.sort("n", -1 if query.reverse else 1).limit(query.limit + 1).to_list(None)
         rows: list[SwitchRow] = []
@@ -150,6 +148,16 @@ class Reader:
             else row
             for row in rows
         ]
+
+
+async def unless_erased(heads: Heads, head: Head, read: Awaitable[T]) -> T | None:
+    """What is read behind a head; None where a part of it is missing because the log was erased meanwhile."""
+    try:
+        return await read
+    except MissingPartError:
+        if await heads.keeps(head):
+            raise
+        return None
 
 
 def changing() -> UnavailableError:

@@ -10,13 +10,13 @@ from typing import Any, Final
 import msgspec
 
 from sessionledger.drivers.mongodb.blobs import Blobs, MissingPartError, size_of
-from sessionledger.drivers.mongodb.cover import Cover, first_seq, place, read_some
+from sessionledger.drivers.mongodb.cover import Cover, first_seq, of_log, read_some
 from sessionledger.drivers.mongodb.decoding import patched, run_of
 from sessionledger.drivers.mongodb.encoding import put_key
 from sessionledger.drivers.mongodb.heads import USUAL, Heads, LogHead
 from sessionledger.drivers.mongodb.layout import Layout, shard_key
 from sessionledger.drivers.mongodb.pages import clipped
-from sessionledger.drivers.mongodb.reader import changing
+from sessionledger.drivers.mongodb.reader import changing, unless_erased
 from sessionledger.protocol.rows import OPEN_STATUSES, RunPage, RunQuery, RunRow
 
 __all__ = ["RunReader", "fitting", "is_open"]
@@ -40,7 +40,7 @@ class RunReader:
         for _ in range(_ATTEMPTS):
             if log is None or cover is None or log.head.erased:
                 return RunPage(log.head if log else None, (), False)
-            page = await self._page_unless_erased(query, log, cover)
+            page = await unless_erased(self._heads, log.head, self._page(query, log, cover))
             if page is not None:
                 return page
             log, cover = await self._behind_its_head(query)
@@ -81,7 +81,7 @@ class RunReader:
 
     async def _others_at(self, query: RunQuery, log: LogHead) -> RunPage:
         ((first, last),) = _seqs(query, log)
-        asked = {**place(log), "z": {"$gte": first}, "n": {"$lte": log.n}}
+        asked = {**of_log(log), "z": {"$gte": first}, "n": {"$lte": log.n}}
         cursor = self._layout.commits.find(asked, {**_LEAN, "z": 1}, hint="by_other_run").sort("z", 1)
         found = await cursor.limit(query.limit + 1).to_list(None)
         rows = [row for document in found for row in _rows(document, log) if first <= row.seq <= last]
@@ -100,14 +100,6 @@ class RunReader:
         if ranges:
             await cover.fetch(ranges, max_bytes=query.max_bytes, reverse=query.reverse)
         return cover
-
-    async def _page_unless_erased(self, query: RunQuery, log: LogHead, cover: Cover) -> RunPage | None:
-        try:
-            return await self._page(query, log, cover)
-        except MissingPartError:
-            if await self._heads.keeps(log.head):
-                raise
-            return None
 
     async def _page(self, query: RunQuery, log: LogHead, cover: Cover) -> RunPage | None:
         """None where the documents are not those of the head."""
@@ -169,7 +161,7 @@ class RunReader:
     async def _later_ones(self, log: LogHead, rows: Sequence[RunRow]) -> list[RunRow]:
         """The later revisions of the runs."""
         seqs = {row.seq for row in rows}
-        asked = {**place(log), "hq": {"$gte": min(seqs), "$lte": max(seqs)}, "n": {"$lte": log.n}}
+        asked = {**of_log(log), "hq": {"$gte": min(seqs), "$lte": max(seqs)}, "n": {"$lte": log.n}}
         found = await self._layout.commits.find(asked, _LEAN).to_list(None)
         rows = [row for document in found for row in _rows(document, log, first=False)]
         return [row for row in rows if row.seq in seqs]
@@ -203,11 +195,11 @@ class RunReader:
         wanted: dict[tuple[str, int], tuple[LogHead, list[int]]] = {}
         for log, row in rows:
             if is_open(row):
-                here = place(log)
+                here = of_log(log)
                 wanted.setdefault((here["s"], here["i"]), (log, []))[1].append(row.seq)
         if not wanted:
             return [row for _, row in rows]
-        asked = [{**place(log), "pq": {"$in": seqs}, "n": {"$lte": log.n}} for log, seqs in wanted.values()]
+        asked = [{**of_log(log), "pq": {"$in": seqs}, "n": {"$lte": log.n}} for log, seqs in wanted.values()]
         fields = {**_PATCHES, "pt": 1} if bodies else _PATCHES
         query = asked[0] if len(asked) == 1 else {"$or": asked}
         found = await self._layout.commits.find(query, fields).sort([("s", 1), ("n", 1)]).to_list(None)

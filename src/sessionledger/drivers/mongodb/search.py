@@ -7,14 +7,13 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from sessionledger.drivers.mongodb.blobs import MissingPartError
 from sessionledger.drivers.mongodb.client import aggregate
-from sessionledger.drivers.mongodb.cover import place
+from sessionledger.drivers.mongodb.cover import of_log
 from sessionledger.drivers.mongodb.decoding import run_of
 from sessionledger.drivers.mongodb.heads import HEAD_FIELDS, USUAL, Heads, LogHead
 from sessionledger.drivers.mongodb.lasting import Lasting
 from sessionledger.drivers.mongodb.layout import Layout, shard_key
-from sessionledger.drivers.mongodb.reader import changing
+from sessionledger.drivers.mongodb.reader import changing, unless_erased
 from sessionledger.drivers.mongodb.register import Register, listed_header
 from sessionledger.drivers.mongodb.runs import RunReader, fitting, is_open
 from sessionledger.protocol.filters import asks_for_open_alone, has_fields, is_found, is_searched
@@ -142,11 +141,8 @@ class Search:
         count = fitting(rows, search.max_bytes)
         page: list[tuple[Head, RunRow, str]] = []
         for head, row, at in found[:count]:
-            try:
-                loaded = await self._runs.loaded(shard_key(head.key), row)
-            except MissingPartError:
-                if await self._heads.keeps(head):
-                    raise
+            loaded = await unless_erased(self._heads, head, self._runs.loaded(shard_key(head.key), row))
+            if loaded is None:
                 return None
             page.append((head, loaded, msgspec.json.encode(at).decode()))
         return FoundRuns(page, count < len(found))
@@ -234,7 +230,7 @@ class Search:
         asked: dict[str, dict[str, Any]] = {}
         for log, one in pairs:
             if log.head.has_hidden:
-                query = asked.setdefault(one.shard, {**place(log), "hq": {"$in": []}})
+                query = asked.setdefault(one.shard, {**of_log(log), "hq": {"$in": []}})
                 query["hq"]["$in"].append(one.row["q"])
         if not asked:
             return set()
