@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["DriverSuite", "Storage"]
 
-_WITH_ASSERTS = ("sessionledger.testing.model", "sessionledger.testing.rows", "sessionledger.testing.suite")
+_WITH_ASSERTS = (
+    "sessionledger.testing.faults",
+    "sessionledger.testing.model",
+    "sessionledger.testing.rows",
+    "sessionledger.testing.suite",
+)
 
 if "pytest" in sys.modules:
     sys.modules["pytest"].register_assert_rewrite(*_WITH_ASSERTS)

@@ -12,15 +12,20 @@ async def test_my_agent(memory_store):
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
+import msgspec
 import pytest
 
 from sessionledger import SessionStore, open_store
+from sessionledger.testing.faults import Dose, Tally
+from sessionledger.testing.faults.tally import Record, add_up
 from sessionledger.testing.servers import MongoServer, PostgresServer, RedisServer
 
 __all__ = [
+    "dose",
     "memory_store",
     "mongo_replica_set",
     "mongo_server",
@@ -29,6 +34,7 @@ __all__ = [
     "redis_server",
     "session_store",
     "session_store_url",
+    "tally",
 ]
 
 
@@ -47,12 +53,50 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how many random histories the conformance kit tries (default: the environment's "
         "SESSIONLEDGER_HISTORIES, or 100)",
     )
+    group.addoption(
+        "--faults-long",
+        action="store_true",
+        help="try each fault as often as its promise asks for, not just some times",
+    )
+    group.addoption("--faults-report", metavar="FILE", help="write how often each fault was tried, as JSON")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     histories = config.getoption("--sessionledger-histories")
     if histories is not None:
         os.environ["SESSIONLEDGER_HISTORIES"] = str(histories)
+    if config.getoption("--faults-report") is not None:
+        config.pluginmanager.register(_FaultReport(config.getoption("--faults-report")))
+
+
+class _FaultReport:
+    """Adds up what the tests that passed have tried, those of other processes too."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._records: list[Record] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" and report.passed:
+            self._records += [cast("Record", value) for name, value in report.user_properties if name == "fault"]
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        # a process of pytest-xdist leaves it to the one that started it
+        if not hasattr(session.config, "workerinput"):
+            text = msgspec.json.format(msgspec.json.encode(add_up(self._records)), indent=2)
+            self._path.write_bytes(text + b"\n")
+
+
+@pytest.fixture
+def dose(request: pytest.FixtureRequest) -> Dose:
+    """How often the faults are tried."""
+    return Dose(request.config.getoption("--faults-long"))
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Tally:
+    """What a test of a fault has tried, on the storage of its class."""
+    return Tally(getattr(request.cls, "storage", "memory"), record_property)
 
 
 @pytest.fixture
