@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+
+from sessionledger.testing.faults.tally import FAULTS, as_table
 
 pytest_plugins = ["pytester"]
 
@@ -72,3 +76,56 @@ def test_fifteen_lines_test_a_driver(outside: pytest.Pytester) -> None:
     )
     outcome = outside.runpytest_subprocess("-q", "-k", "test_a_driver_says_what_it_is or test_it_answers")
     outcome.assert_outcomes(passed=4)
+
+
+FAULT_TESTS = """
+    import pytest
+
+    from sessionledger.testing.faults import FaultBench
+
+
+    class TestMine(FaultBench):
+        storage = "mine"
+
+        @pytest.mark.parametrize("goes_on", [True, False])
+        def test_it(self, dose, tally, goes_on):
+            times = dose.of(2, 30)
+            tally.add("clock", times)
+            tally.add("clock", 1)
+            assert goes_on
+
+        def test_a_name_is_checked(self, tally):
+            with pytest.raises(ValueError, match="there is no fault 'clocks'"):
+                tally.add("clocks")
+"""
+
+
+@pytest.mark.parametrize(("options", "counted"), [([], 3), (["--faults-long"], 31), (["-n", "2"], 3)])
+def test_what_was_tried_and_passed_is_reported(outside: pytest.Pytester, options: list[str], counted: int) -> None:
+    outside.makepyfile(FAULT_TESTS)
+    outcome = outside.runpytest_subprocess("-q", "--faults-report", "report.json", *options)
+    outcome.assert_outcomes(passed=2, failed=1)
+    report = json.loads((outside.path / "report.json").read_text())
+    assert report == {"clock": {"mine": counted}}
+    assert f"| clock | jumps | {counted} |" in as_table(report)
+    assert as_table(report).count("—") == len(FAULTS) - 1
+
+
+def test_a_suite_of_faults_overrides_no_test(outside: pytest.Pytester) -> None:
+    outside.makepyfile(
+        """
+        import pytest
+        from sessionledger.testing.faults import FaultBench
+
+        class Theme(FaultBench):
+            def test_it(self):
+                pass
+
+        def test_it_says_so():
+            with pytest.raises(TypeError, match="Mine overrides 'test_it'"):
+                class Mine(Theme):
+                    def test_it(self):
+                        pass
+        """
+    )
+    outside.runpytest_subprocess("-q").assert_outcomes(passed=1)
