@@ -23,6 +23,7 @@ from sessionledger import (
     PoolTimeoutError,
     Run,
     SchemaTooNewError,
+    SessionStore,
     StorageFullError,
     ToolCall,
     UnavailableError,
@@ -75,6 +76,21 @@ async def refused(url: str, kind: type[Exception], *words: str, **options: Any) 
     text = str(raised.value)
     assert SECRET not in text and SECRET not in repr(raised.value.__cause__)
     assert all(word in text for word in words), text
+
+
+async def test_large_bodies_are_read_by_many_at_once(url: str) -> None:
+    """How a page is asked for depends on the last one: who is behind it must not take the other's answer for his."""
+    sizes: list[int] = []
+
+    async def read(store: SessionStore) -> None:
+        sizes.extend([len(message.content) async for message in store.messages("s")])
+
+    async with open_store(url) as store:
+        await store.append(said(1, content="x" * 50_000))
+    async with open_store(url) as store, anyio.create_task_group() as tasks:
+        for _ in range(50):
+            tasks.start_soon(read, store)
+    assert sizes == [50_000] * 50
 
 
 async def test_a_server_that_is_down_is_named() -> None:

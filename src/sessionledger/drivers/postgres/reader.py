@@ -209,8 +209,10 @@ class Reader:
         return SessionPage(found, len(rows) > query.limit)
 
     async def messages(self, db: asyncpg.Connection, query: MessageQuery) -> MessagePage:
-        row = await self._page_of_messages(db, query, large=self._large)
-        if not self._large and row is not None and row[_HEAD_COLUMNS + 7] is False:
+        # another page may change it meanwhile
+        large = self._large
+        row = await self._page_of_messages(db, query, large=large)
+        if not large and row is not None and row[_HEAD_COLUMNS + 7] is False:
             row = await self._page_of_messages(db, query, large=True)
             self._large = True
         elif row is not None and row[_HEAD_COLUMNS + 7]:
