@@ -356,26 +356,24 @@ def test_every_exception_of_asyncpg_becomes_one_of_ours() -> None:
             assert isinstance(error, DriverError) and ":" in str(error), kind
 
 
-async def test_a_storage_that_went_back_gives_nobody_anothers_session(url: str) -> None:
+async def test_a_storage_that_went_back_gives_nobody_anothers_session(
+    postgres_server: PostgresServer, url: str
+) -> None:
     """As after a restore: the key that a store remembers is of another session then."""
     async with open_store(url) as one, open_store(url) as other:
         await one.append(turn("r1", session_id="alice"))
-        await forget(url)
+        await forget(postgres_server, schema_of(url))
         await other.append(turn("r1", session_id="bob"))
         assert (await one.append(turn("r2", session_id="alice"))).run_seq == 1
         assert [run.run_id for run in await other.runs("bob").collect()] == ["r1"]
 
 
-async def forget(url: str) -> None:
+async def forget(server: PostgresServer, schema: str) -> None:
     """What the store of a schema holds is gone, past the store."""
-    address, _, schema = url.partition("?schema=")
-    db = await asyncpg.connect(address)
-    try:
+    async with admin(server) as db:
         tables = await db.fetchval(
             "SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables "
             "WHERE schemaname = $1 AND tablename <> 'sessionledger_meta'",
             schema,
         )
         await db.execute(f"TRUNCATE {tables} RESTART IDENTITY")
-    finally:
-        await db.close()
