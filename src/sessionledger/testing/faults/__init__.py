@@ -1,7 +1,7 @@
 """What breaks things for real: the tests of a store's promises under faults, for any driver.
 
 Each theme is a class with tests, to be subclassed for a driver as `DriverSuite` is. A subclass says which storage it is
-about, and has the fixtures that its themes ask for: `url` of an empty storage, `processes` of its server.
+about, and has the fixtures that its themes ask for, as `url` of an empty storage.
 
 How often each fault is tried is the `dose`: some tries, or with `--faults-long` the whole. What was tried is counted by
 `tally`; `--faults-report FILE` writes the counts.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
@@ -12,6 +11,7 @@ from sessionledger.context import Limits
 from sessionledger.protocol.driver import Driver, DriverFactory
 from sessionledger.registry import parse_url
 from sessionledger.store import Store
+from sessionledger.testing.theme import Theme
 
 __all__ = ["Bench", "Storage"]
 
@@ -32,29 +32,16 @@ class Storage:
         return Store.on(self.driver(), **options)
 
 
-class Bench:
+class Bench(Theme):
     """The fixtures. A subclass names the driver's factory and the URL of a fresh storage, and overrides no test."""
 
     factory: ClassVar[DriverFactory]  #: the driver's class, or whatever its entry point names
     options: ClassVar[Mapping[str, Any]] = {}  #: for the factory, beside those of the URL's query
 
-    pytestmark = pytest.mark.anyio
-
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        names = Counter(name for base in cls.__mro__ for name in vars(base) if name.startswith("test_"))
-        overridden = sorted(name for name, count in names.items() if count > 1)
-        if overridden:
-            raise TypeError(f"{cls.__name__} overrides {overridden[0]!r}: a test of the conformance kit stays as it is")
         if "factory" in vars(cls):
             cls.anyio_backend = _backends(cls.factory.info.backends)  # type: ignore[attr-defined]
-
-    @pytest.fixture
-    def url(self) -> str:
-        """The URL of a fresh, empty storage; whoever opens it again while the test lasts finds what was stored."""
-        raise NotImplementedError(
-            f"{type(self).__name__} needs a fixture 'url' that returns the URL of an empty storage"
-        )
 
     @pytest.fixture
     def storage(self, url: str) -> Storage:
