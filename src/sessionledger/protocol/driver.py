@@ -22,10 +22,8 @@ import msgspec
 
 from sessionledger.errors import DecodeError, DriverError
 from sessionledger.protocol.rows import (
-    AuditPage,
     Commit,
     FoundRuns,
-    Head,
     HiddenPage,
     HiddenQuery,
     MessagePage,
@@ -43,7 +41,7 @@ from sessionledger.protocol.rows import (
 )
 from sessionledger.records import Durability
 
-__all__ = ["PROTOCOL_VERSION", "Auditable", "Driver", "DriverFactory", "DriverInfo", "StoreURL"]
+__all__ = ["PROTOCOL_VERSION", "Driver", "DriverFactory", "DriverInfo", "StoreURL"]
 
 #: Grows when a driver that was written for the one before would no longer be right.
 PROTOCOL_VERSION = 1
@@ -152,27 +150,6 @@ class Driver(Protocol):
         stopped before, rows are left that no read shows; nobody but the next deletion of that session waits for them.
         Other sessions' never change the answer: the rest of the limit may go to them, and `open` may erase some, so
         that in the end they go without anybody's asking.
-        """
-        ...
-
-
-@runtime_checkable
-class Auditable(Protocol):
-    """The ability "audit": the storage can be looked through as a whole, and what it derives can be mended."""
-
-    async def audit(self, *, after: str | None, limit: int, repair: bool) -> AuditPage:
-        """Look at about `limit` of what is stored, in an order of the driver's own, behind `after`.
-
-        All sessions come once, where nobody writes meanwhile. All that the driver keeps beside its rows, to find them
-        by, is held against them: what leads to nothing, and what should lead there and is not there. With `repair` it
-        is put right, and its finding says so. Content is never touched.
-        """
-        ...
-
-    async def recount(self, head: Head, counters: Mapping[str, int]) -> bool:
-        """Store a session's run_count, message_count, has_hidden, has_summary and forks, and its counters, as given.
-
-        False, and nothing was done, when its log is no longer at the head's incarnation and version.
         """
         ...
 

@@ -20,8 +20,6 @@ __all__ = [
     "LAST",
     "OPEN_STATUSES",
     "SEALED",
-    "AuditFinding",
-    "AuditPage",
     "Body",
     "Change",
     "Commit",
@@ -538,20 +536,3 @@ class SwitchPage(Row, frozen=True):
     head: Head | None
     rows: Sequence[SwitchRow]
     more: bool
-
-
-class AuditFinding(Row, frozen=True):
-    """Something that a storage derives and keeps beside its rows, as an index does, and that disagrees with them."""
-
-    where: str  #: in the storage's own words: "the index of sessions by user"
-    problem: str  #: what is wrong with it, with the value: a clause that stands behind `where`
-    key: SessionKey | None = None  #: of the session that it is about, where there is one
-    mended: bool = False
-
-
-class AuditPage(Row, frozen=True):
-    """A part of what a storage holds."""
-
-    rows: Sequence[SessionRow]  #: sessions of all namespaces, tombstones too, with their counters, without their states
-    findings: Sequence[AuditFinding]  #: a session that cannot be read as a row is one
-    after: str | None  #: where the next page goes on, in the driver's own words; None at the end
