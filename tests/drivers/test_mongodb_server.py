@@ -9,6 +9,7 @@ import inspect
 import pkgutil
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -180,11 +181,32 @@ async def test_a_wrong_password_is_told(client: str) -> None:
         await reader.close()
 
 
+@contextmanager
+def sockets_left() -> Iterator[list[str]]:
+    """Afterwards: those that were thrown away unclosed."""
+    left: list[str] = []
+    gc.collect()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        yield left
+        gc.collect()
+    left += [str(one.message) for one in told if issubclass(one.category, ResourceWarning)]
+
+
 @CLIENTS
 async def test_a_server_that_is_down_is_told_in_time(client: str) -> None:
     driver = driver_of("mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=300", client=client)
     with anyio.fail_after(5), pytest.raises(UnavailableError, match="is it running"):
         await driver.open()
+
+
+@CLIENTS
+async def test_an_open_that_fails_leaves_no_socket(client: str) -> None:
+    with sockets_left() as left:
+        for _ in range(5):
+            with pytest.raises(UnavailableError):
+                await driver_of("mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=300", client=client).open()
+    assert left == []
 
 
 async def prepared(server: MongoServer) -> str:
@@ -262,8 +284,7 @@ async def test_a_read_that_is_cancelled_while_it_connects_leaves_no_socket(
         await connect(*arguments)
 
     monkeypatch.setattr(loop, "sock_connect", slow)
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
+    with sockets_left() as left:
         async with anyio.create_task_group() as group:
             # more than there are connections
             for _ in range(5):
@@ -272,8 +293,7 @@ async def test_a_read_that_is_cancelled_while_it_connects_leaves_no_socket(
                 await connecting.wait()
             group.cancel_scope.cancel()
         await asyncio.sleep(0.3)
-        gc.collect()
-    assert [str(one.message) for one in told if issubclass(one.category, ResourceWarning)] == []
+    assert left == []
     assert await all_messages(driver) == []
     await driver.close()
 

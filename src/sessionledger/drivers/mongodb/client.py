@@ -5,9 +5,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pymongo import AsyncMongoClient
+from pymongo.monitoring import ServerHeartbeatListener
+
+if TYPE_CHECKING:
+    from pymongo.monitoring import (
+        ServerHeartbeatFailedEvent,
+        ServerHeartbeatStartedEvent,
+        ServerHeartbeatSucceededEvent,
+    )
 
 from sessionledger.errors import InvalidRecordError, MissingDependencyError
 
@@ -16,6 +25,7 @@ __all__ = ["CLIENTS", "aggregate", "close", "connect", "goes_on", "is_client", "
 T = TypeVar("T")
 
 CLIENTS: Final = ("motor", "pymongo")
+_CONNECTED: Final = 0.25  #: seconds, within which a server is connected to, or has refused
 
 
 async def connect(name: str, url: str, **options: Any) -> Any:
@@ -48,7 +58,7 @@ def _discard(connecting: asyncio.Future[Any]) -> None:
 
 def _make(name: str, url: str, **options: Any) -> Any:
     if name == "pymongo":
-        return AsyncMongoClient(url, **options)
+        return AsyncMongoClient(url, event_listeners=[_Monitors()], **options)
     try:
         from motor.motor_asyncio import AsyncIOMotorClient  # noqa: PLC0415 - PyMongo does without it
     except ImportError as error:
@@ -79,9 +89,46 @@ def named(client: Any) -> str:
 
 
 async def close(client: Any) -> None:
-    closing = client.close()
-    if inspect.isawaitable(closing):
-        await closing
+    if goes_on(client):
+        client.close()
+    else:
+        await _between_connections(client)
+        await client.close()
+
+
+class _Monitors(ServerHeartbeatListener):
+    """Those of a client that may be connecting. PyMongo 4.20 leaves the socket open that one is connecting when the
+    client is closed, and one connects just when the wait for a server has come to its end.
+    """
+
+    def __init__(self) -> None:
+        self._connecting: set[Any] = set()
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    def started(self, event: ServerHeartbeatStartedEvent) -> None:
+        # one that awaits news has its connection
+        if not event.awaited:
+            self._connecting.add(event.connection_id)
+            self.idle.clear()
+
+    def succeeded(self, event: ServerHeartbeatSucceededEvent) -> None:
+        self._ended(event.connection_id)
+
+    def failed(self, event: ServerHeartbeatFailedEvent) -> None:
+        self._ended(event.connection_id)
+
+    def _ended(self, server: Any) -> None:
+        self._connecting.discard(server)
+        if not self._connecting:
+            self.idle.set()
+
+
+async def _between_connections(client: Any) -> None:
+    for monitors in client.options.event_listeners:
+        if isinstance(monitors, _Monitors):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(monitors.idle.wait(), _CONNECTED)
 
 
 async def to_its_end(work: Awaitable[T]) -> T:
