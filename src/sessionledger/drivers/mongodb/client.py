@@ -6,17 +6,9 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from pymongo import AsyncMongoClient
-from pymongo.monitoring import ServerHeartbeatListener
-
-if TYPE_CHECKING:
-    from pymongo.monitoring import (
-        ServerHeartbeatFailedEvent,
-        ServerHeartbeatStartedEvent,
-        ServerHeartbeatSucceededEvent,
-    )
+from pymongo import AsyncMongoClient, monitoring
 
 from sessionledger.errors import InvalidRecordError, MissingDependencyError
 
@@ -96,7 +88,7 @@ async def close(client: Any) -> None:
         await client.close()
 
 
-class _Monitors(ServerHeartbeatListener):
+class _Monitors(monitoring.ServerHeartbeatListener):
     """Those of a client that may be connecting. PyMongo 4.20 leaves the socket open that one is connecting when the
     client is closed, and one connects just when the wait for a server has come to its end.
     """
@@ -106,16 +98,16 @@ class _Monitors(ServerHeartbeatListener):
         self.idle = asyncio.Event()
         self.idle.set()
 
-    def started(self, event: ServerHeartbeatStartedEvent) -> None:
+    def started(self, event: monitoring.ServerHeartbeatStartedEvent) -> None:
         # one that awaits news has its connection
         if not event.awaited:
             self._connecting.add(event.connection_id)
             self.idle.clear()
 
-    def succeeded(self, event: ServerHeartbeatSucceededEvent) -> None:
+    def succeeded(self, event: monitoring.ServerHeartbeatSucceededEvent) -> None:
         self._ended(event.connection_id)
 
-    def failed(self, event: ServerHeartbeatFailedEvent) -> None:
+    def failed(self, event: monitoring.ServerHeartbeatFailedEvent) -> None:
         self._ended(event.connection_id)
 
     def _ended(self, server: Any) -> None:
