@@ -141,17 +141,17 @@ LEFT JOIN LATERAL (
 """
 _WITH_BODIES = "g.segments, r.body, r.packed, p.parts"
 _WITHOUT_BODIES = "g.segments"
-#: Bytes of a run's body, roughly: large ones are measured, because they may be compressed.
+#: Bytes of a run's body, roughly: large ones are measured, because they may be compressed. A statement that ends a page
+#: by it brings how many rows it found, because who counts characters would not know that it did.
 _ROUGH_SIZE = """
 CASE WHEN pg_column_size(r.body) < 2000 THEN pg_column_size(r.body) ELSE coalesce(octet_length(r.body::text), 0) END
 """
 _RUNS = f"""
 SELECT {HEAD}, l.* FROM {{sessions}} s LEFT JOIN LATERAL (
-  SELECT array_agg(part) FROM (
-    SELECT ROW({RUN}, %s) AS part, sum({_ROUGH_SIZE}) OVER (ROWS UNBOUNDED PRECEDING) - {_ROUGH_SIZE} AS before
+  SELECT array_agg(ROW({RUN}, %s)) FILTER (WHERE before < $4), count(*) FROM (
+    SELECT *, sum({_ROUGH_SIZE}) OVER (ROWS UNBOUNDED PRECEDING) - {_ROUGH_SIZE} AS before
     FROM (SELECT * FROM {{runs}} r WHERE %sr.session_key = s.session_key AND r.seq BETWEEN $5 AND $6
-      ORDER BY r.seq %s, r.revision %s LIMIT $3) AS r%s) AS bounded
-  WHERE before < $4) AS l ON true
+      ORDER BY r.seq %s, r.revision %s LIMIT $3) AS r) AS r%s) AS l ON true
 {_THIS}
 """
 
@@ -256,7 +256,7 @@ class Reader:
         head = head_of(row, query.key)
         if head.erased:
             return RunPage(head, (), False)
-        return RunPage(head, *_page(row[_HEAD_COLUMNS] or (), query))
+        return RunPage(head, *_page(*row[_HEAD_COLUMNS:], query))
 
     async def find_runs(self, db: asyncpg.Connection, search: RunSearch) -> FoundRuns:
         after = None if search.after is None else _decode_place(search.after)
@@ -265,7 +265,8 @@ class Reader:
             "r.revision = (SELECT max(n.revision) FROM {runs} n WHERE n.session_key = r.session_key AND n.seq = r.seq)"
         )
         text = (
-            "SELECT * FROM (SELECT *, sum(size) OVER (ROWS UNBOUNDED PRECEDING) - size AS before FROM ("
+            "SELECT * FROM ("
+            "SELECT *, sum(size) OVER (ROWS UNBOUNDED PRECEDING) - size AS before, count(*) OVER () AS there FROM ("
             f"SELECT {HEAD}, s.session_id, ROW({RUN}, {_WITH_BODIES}) AS run, {_ROUGH_SIZE} AS size FROM {{runs}} r "
             f"JOIN {{sessions}} s USING (session_key) {_SEGMENTS}{_PARTS} "
             f"WHERE {' AND '.join([*conditions, newest])} ORDER BY {order} LIMIT ?) AS page) AS bounded "
@@ -274,14 +275,14 @@ class Reader:
         rows = await db.fetch(self._text(_numbered(text)), *values, search.limit + 1, search.max_bytes)
         found: list[tuple[Head, RunRow, str]] = []
         size = 0
-        for row in rows:
-            if len(found) == search.limit or size >= search.max_bytes:
-                return FoundRuns(found, True)
+        for row in rows[: search.limit]:
+            if size >= search.max_bytes:
+                break
             run = _run_of(row["run"], bodies=True)
             size += size_of(run)
             place = msgspec.json.encode((row[0], run.seq)).decode()
             found.append((head_of(row, SessionKey(search.namespace, row["session_id"])), run, place))
-        return FoundRuns(found, size >= search.max_bytes)
+        return FoundRuns(found, bool(rows) and len(found) < rows[0]["there"])
 
     async def hidden(self, db: asyncpg.Connection, query: HiddenQuery) -> HiddenPage:
         bounds = (query.runs[1], query.runs[0], query.positions[1], query.positions[0])
@@ -341,18 +342,18 @@ def _message_page(head: Head, row: Sequence[Any], query: MessageQuery) -> Messag
     return MessagePage(head, rows, dict(zip(row[-2] or (), row[-1] or (), strict=True)), more)
 
 
-def _page(rows: Sequence[Any], query: RunQuery) -> tuple[list[RunRow], bool]:
+def _page(rows: Sequence[Any] | None, there: int, query: RunQuery) -> tuple[list[RunRow], bool]:
+    """Of those that a statement brought, and how many it found."""
     found: list[RunRow] = []
     size = 0
-    for row in rows:
-        if len(found) == query.limit or size >= query.max_bytes:
-            return found, True
+    for row in (rows or ())[: query.limit]:
+        if size >= query.max_bytes:
+            break
         run = _run_of(row, bodies=query.bodies)
         if query.bodies:
             size += size_of(run)
         found.append(run)
-    # the statement ends where bodies, measured roughly, reach the bound
-    return found, query.bodies and size >= query.max_bytes
+    return found, len(found) < there
 
 
 def _run_of(row: Sequence[Any], *, bodies: bool) -> RunRow:

@@ -428,6 +428,24 @@ class CursorTests(Bench):
         assert [one.output async for one in store.runs("s", last=3)] == outputs[-3:]
         assert [one.output async for one in store.runs(agent_id="x")] == outputs
 
+    @pytest.mark.parametrize("open_run", [False, True])
+    @pytest.mark.parametrize("letter", ["x", "é", "世", "😀"])
+    async def test_pages_lose_nothing_however_their_bytes_are_measured(
+        self, store: Store, letter: str, open_run: bool
+    ) -> None:
+        """A storage may count bytes, characters, or what is compressed, against the bound of a page."""
+        outputs = [letter * 30] * 6
+        runs = [run(f"r{n}", letter * 30, output=output, agent_id="x") for n, output in enumerate(outputs)]
+        if open_run:
+            runs = [msgspec.structs.replace(one, status="running") for one in runs]
+        await store.append(runs)
+        for size in range(30, 600, 13):
+            small_pages(store, rows=500, size=size)
+            assert [one.output async for one in store.runs("s")] == outputs, size
+            assert [one.output async for one in store.runs("s", reverse=True)] == outputs, size
+            assert [one.output async for one in store.runs(agent_id="x")] == outputs, size
+            assert [one.content async for one in store.messages("s")] == outputs, size
+
     async def test_a_page_may_be_larger_than_one_fetch(self, store: Store) -> None:
         small_pages(store, rows=3)
         await ten_messages(store)
