@@ -13,7 +13,8 @@ import pytest
 
 from sessionledger import DecodeError, Message, Run, open_store
 from sessionledger.drivers.jsonfile import JSONFileDriver, files, session
-from sessionledger.protocol.rows import Committed, Hide, Seal
+from sessionledger.drivers.jsonfile.index import id_hash
+from sessionledger.protocol.rows import Committed, Hide, MessageQuery, Seal
 from sessionledger.registry import parse_url
 from sessionledger.testing import rows
 from sessionledger.testing.rows import Dump, commit, dump, patch, patch_session, put, send, switch
@@ -161,6 +162,22 @@ async def test_what_is_derived_is_made_again(
     assert (await send(driver, put("r2", [], status="running"), operation_id="x")).replayed
     assert (await send(driver, patch("r2", 1, parts={}, start=1), operation_id="o2")).replayed
     assert len(await rows.all_messages(driver, message_id="m1")) == 1
+    await driver.close()
+
+
+async def test_what_a_commit_that_was_taken_back_left_hides_no_message(tmp_path: Path) -> None:
+    """An entry of the lookup outlives its record; another record is at that number then, and may fill a page."""
+    driver = driver_at(tmp_path / "store")
+    await driver.open()
+    await send(driver, put("r1", [rows.message("a", message_id="wanted")]))
+    view = driver._directory.session(rows.key()).view()
+    assert view is not None
+    view.files.lookup.add(id_hash("m", "wanted"), view.snapshot.records + 1, view.snapshot.lookups)
+    await send(driver, put("r2", [rows.message("x" * 3000, message_id="large")]))
+    for reverse in (False, True):
+        query = MessageQuery(rows.key(), (rows.ALL,), 10, 2000, reverse, "wanted")
+        page = await driver.messages(query)
+        assert ([row.position for row in page.rows], page.more) == ([1], False)
     await driver.close()
 
 

@@ -860,3 +860,20 @@ async def test_a_member_that_is_away_is_not_missed(mongo_replica_set: MongoServe
         finally:
             secondary.start()
     mongo_replica_set.drop(url)
+
+
+# runs that a process announced or wrote, and ended before it could say where they are
+
+
+async def test_runs_of_a_writer_that_ended_early_are_found_however_many(
+    driver: Driver, collections: Mapping[str, Any]
+) -> None:
+    await send(driver, *[put(f"r{number:02}", 1, status="running", agent_id="x") for number in range(40)])
+    lasting = collections["lasting_runs"]
+    (row, *_) = lasting.find().limit(1)
+    lasting.update_many({}, {"$unset": {"n": ""}})
+    # what was announced and never written, sooner than those
+    dead = [{**row, "_id": f"a{number}", "s": "gone", "id": "dead", "n": None, "at": 1 << 40} for number in range(40)]
+    lasting.insert_many(dead)
+    found = await find_all_runs(driver, agent_id="x", statuses=("running",))
+    assert [row.run_id for _, row in found] == [f"r{number:02}" for number in range(40)]

@@ -97,9 +97,6 @@ def messages(view: View, query: MessageQuery) -> MessagePage:
         return MessagePage(head, (), {}, False)
     found, more = _page(_message_records(view, query), query)
     lines = [line for group in found for line in read_lines(view, group, MessageLine)]
-    if query.message_id is not None:
-        # hashes found them
-        lines = [line for line in lines if line.message_id == query.message_id]
     return MessagePage(head, [_message_of(line) for line in lines], {line.run_seq: line.run_id for line in lines}, more)
 
 
@@ -153,7 +150,10 @@ def _records_of_id(view: View, message_id: str, first: int, last: int, *, revers
     for number in sorted((number for number in numbers if number < snapshot.records), reverse=reverse):
         record = index.get(number)
         if record.kind == Kind.MESSAGE and first <= record.position <= last:
-            yield record
+            # a hash found it, or an entry of a commit that was taken back: another one does not count
+            (line,) = read_lines(view, [record], MessageLine)
+            if line.message_id == message_id:
+                yield record
 
 
 def _message_of(line: MessageLine) -> MessageRow:

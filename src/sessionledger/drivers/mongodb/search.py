@@ -37,6 +37,8 @@ _LEAST: Final = 32  #: candidates that are looked at together
 _EVER: Final = -(2**63)
 
 Place = tuple[str, int, int]  #: of a run: its session's shard key, its document's number, its number therein
+_FIRST: Final = -1  #: instead of a number: before all of a document's runs
+_LAST: Final = 1 << 62  #: behind them
 
 
 class _Candidate(NamedTuple):
@@ -149,8 +151,8 @@ class Search:
 
     async def _settle(self) -> None:
         """Runs that were announced, and whose place nobody noted."""
-        rows = await self._layout.lasting.find({"open": True, "n": None}).limit(_LEAST).to_list(None)
-        for row in rows:
+        # all of them: the first ones may be of commits that never came
+        async for row in self._layout.lasting.find({"open": True, "n": None}).batch_size(_LEAST):
             session_id, _, namespace = row["s"].partition("\0")
             log = await self._heads.read(SessionKey(namespace, session_id))
             if log is not None and log.head.incarnation == row["i"] and not log.head.erased:
@@ -173,15 +175,23 @@ class Search:
             rows += _candidates_of(found, search)
             ends += [(found[-1]["s"], found[-1]["n"])] if len(found) == wanted else []
         found = await self._layout.lasting.find({**lasting, **behind}).sort(sort).limit(wanted).to_list(None)
+        if len(found) == wanted:
+            ends.append((found[-1]["s"], found[-1]["n"]))
+            found = await self._with_whole_end(lasting, found)
         rows += await self._entries(found)
-        ends += [(found[-1]["s"], found[-1]["n"])] if len(found) == wanted else []
         end = (max if search.reverse else min)(ends) if ends else None
         candidates = sorted(
             (row for row in rows if _inside(row.place, after, end, search.reverse)), reverse=search.reverse
         )
         if not candidates and end is not None:
-            candidates = [_Candidate((*end, -1 if search.reverse else 1 << 30), "", 0, {}, "")]
+            candidates = [_Candidate((*end, _FIRST if search.reverse else _LAST), "", 0, {}, "")]
         return candidates, end is None
+
+    async def _with_whole_end(self, asked: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Entries that were cut off, with all of the last document's: a place is behind a document as a whole."""
+        last = {"s": rows[-1]["s"], "n": rows[-1]["n"]}
+        before = [row for row in rows if (row["s"], row["n"]) != (last["s"], last["n"])]
+        return [*before, *await self._layout.lasting.find({"$and": [asked, last]}).to_list(None)]
 
     async def _entries(self, rows: Sequence[Mapping[str, Any]]) -> list[_Candidate]:
         """The runs that entries of the other collection stand for."""
@@ -318,12 +328,13 @@ def _lasting_filter(search: RunSearch) -> dict[str, Any]:
 
 
 def _behind(after: Place | None, *, reverse: bool) -> dict[str, Any]:
-    """The place itself too: its document may have more runs."""
+    """The place's own document too, if it may have more runs."""
     if after is None:
         return {}
     sign = "$lt" if reverse else "$gt"
-    shard, number, _ = after
-    return {"$or": [{"s": {sign: shard}}, {"s": shard, "n": {f"{sign}e": number}}]}
+    shard, number, nth = after
+    own = sign if nth in (_FIRST, _LAST) else f"{sign}e"
+    return {"$or": [{"s": {sign: shard}}, {"s": shard, "n": {own: number}}]}
 
 
 def _inside(place: Place, after: Place | None, end: tuple[str, int] | None, reverse: bool) -> bool:

@@ -256,7 +256,8 @@ class Reader:
         head = head_of(row, query.key)
         if head.erased:
             return RunPage(head, (), False)
-        return RunPage(head, *_page(*row[_HEAD_COLUMNS:], query))
+        rows, there = row[_HEAD_COLUMNS:]
+        return RunPage(head, *_page(rows or (), there, query))
 
     async def find_runs(self, db: asyncpg.Connection, search: RunSearch) -> FoundRuns:
         after = None if search.after is None else _decode_place(search.after)
@@ -342,11 +343,11 @@ def _message_page(head: Head, row: Sequence[Any], query: MessageQuery) -> Messag
     return MessagePage(head, rows, dict(zip(row[-2] or (), row[-1] or (), strict=True)), more)
 
 
-def _page(rows: Sequence[Any] | None, there: int, query: RunQuery) -> tuple[list[RunRow], bool]:
+def _page(rows: Sequence[Any], there: int, query: RunQuery) -> tuple[list[RunRow], bool]:
     """Of those that a statement brought, and how many it found."""
     found: list[RunRow] = []
     size = 0
-    for row in (rows or ())[: query.limit]:
+    for row in rows[: query.limit]:
         if size >= query.max_bytes:
             break
         run = _run_of(row, bodies=query.bodies)

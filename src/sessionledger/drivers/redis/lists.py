@@ -65,12 +65,13 @@ class Lists:
             if repair and stale:
                 await self._mend(servers, _list_of(self._keys, query), stale)
                 return None
-            for row in found:
-                if row is None or not is_listed(row.head, row.header, query):
+            for row, (_, score) in zip(found, entries, strict=True):
+                listed = _as_listed(row, score)
+                if listed is None or not is_listed(listed.head, listed.header, query):
                     continue
                 if len(rows) == query.limit:
                     return SessionPage(rows, True)
-                rows.append(row)
+                rows.append(listed)
         return SessionPage(rows, False)
 
     async def _mend(self, servers: Servers, name: str, entries: Sequence[tuple[bytes, int, int]]) -> None:
@@ -82,24 +83,25 @@ class Lists:
         name = _list_of(self._keys, query)
         low = "-inf" if query.active_after is None else f"({query.active_after}"
         high = "+inf" if query.active_before is None else f"({query.active_before}"
-        after, seen = query.after, 0
         size = query.limit + 1
+        reached = None if query.after is None else query.after[0]
+        told: set[bytes] = set()  #: who is at the score that was reached, as far as that was seen
         while True:
-            if after is not None:
-                low, high = (str(after[0]), high) if query.reverse else (low, str(after[0]))
+            if reached is not None:
+                low, high = (str(reached), high) if query.reverse else (low, str(reached))
             command: list[str | bytes | int] = ["ZRANGE", name, low, high, "BYSCORE"]
             if not query.reverse:
                 command = ["ZRANGE", name, high, low, "BYSCORE", "REV"]
-            (flat,) = await _ask(servers, [Request(name, [*command, "LIMIT", seen, size, "WITHSCORES"])])
+            (flat,) = await _ask(servers, [Request(name, [*command, "LIMIT", 0, size, "WITHSCORES"])])
             entries = [(member, int(float(score))) for member, score in zip(flat[::2], flat[1::2], strict=True)]
-            if entries:
-                yield [entry for entry in entries if _is_behind(entry, query)]
+            # not counted: others leave the place while this goes on
+            new = [entry for entry in entries if entry[0] not in told]
+            yield [entry for entry in new if _is_behind(entry, query)]
             if len(entries) < size:
                 return
-            # those of the same moment were seen: they are told apart by their place
-            same = sum(score == entries[-1][1] for _, score in entries)
-            seen = seen + same if after is not None and after[0] == entries[-1][1] else same
-            after, size = (entries[-1][1], ""), max(size, _BATCH)
+            score = entries[-1][1]
+            told = {member for member, at in entries if at == score} | (told if score == reached else set())
+            reached, size = score, max(size if new else 2 * size, _BATCH)
 
     async def _heads(self, servers: Servers, namespace: str, members: Sequence[bytes]) -> list[SessionRow | None]:
         """What the lists name, where it is there, in that incarnation, and no tombstone."""
@@ -263,6 +265,14 @@ async def _ask(servers: Servers, requests: Sequence[Request]) -> list[Any]:
 
 def _list_of(keys: Keys, query: SessionQuery) -> str:
     return lists_of(keys, SessionKey(query.namespace, ""), query.user_id)[-1]
+
+
+def _as_listed(row: SessionRow | None, score: int) -> SessionRow | None:
+    """At the place where the list has it, which a writer may be about to move: a walk goes on from there."""
+    if row is None or row.head.last_activity_at == score:
+        return row
+    head = msgspec.structs.replace(row.head, last_activity_at=score)
+    return SessionRow(head, row.header, row.state, row.counters)
 
 
 def _is_of_list(row: SessionRow, query: SessionQuery) -> bool:

@@ -68,6 +68,13 @@ class ListingTests(Bench):
         assert places == sorted(places, reverse=not reverse)
         assert sorted(name for _, name in places) == sorted(names)
 
+    @pytest.mark.parametrize("reverse", [False, True])
+    async def test_many_sessions_of_one_moment_are_all_listed(self, driver: Driver, reverse: bool) -> None:
+        names = [f"s{number:03}" for number in range(250)]
+        await driver.commit([commit(put("r1"), session_id=name, at=2_000_000_000_000_000) for name in names])
+        rows = await all_sessions(driver, limit=7, reverse=reverse)
+        assert [row.head.key.session_id for row in rows] == sorted(names, reverse=not reverse)
+
     @pytest.mark.parametrize("limit", [1, 2, 3, 4])
     async def test_a_page_of_sessions_tells_whether_there_is_more(self, driver: Driver, limit: int) -> None:
         for name in "abc":
