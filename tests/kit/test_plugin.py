@@ -111,6 +111,27 @@ def test_what_was_tried_and_passed_is_reported(outside: pytest.Pytester, options
     assert as_table(report).count("—") == len(FAULTS) - 1
 
 
+def test_a_client_whose_threads_draw_numbers_fails_no_random_test(outside: pytest.Pytester) -> None:
+    outside.makepyfile(
+        """
+        import random, threading
+        from hypothesis import given, strategies as st
+
+        def drawn(number):
+            thread = threading.Thread(target=random.random)
+            thread.start()
+            thread.join()
+            return number
+
+        @given(st.integers().map(drawn))
+        def test_it(number):
+            pass
+        """
+    )
+    outside.makeini("[pytest]\nfilterwarnings = error")
+    outside.runpytest_subprocess("-q").assert_outcomes(passed=1)
+
+
 def test_a_suite_of_faults_overrides_no_test(outside: pytest.Pytester) -> None:
     outside.makepyfile(
         """

@@ -65,6 +65,8 @@ def pytest_configure(config: pytest.Config) -> None:
     histories = config.getoption("--sessionledger-histories")
     if histories is not None:
         os.environ["SESSIONLEDGER_HISTORIES"] = str(histories)
+    # Hypothesis takes what threads of a database's client draw meanwhile for its strategies' own
+    config.addinivalue_line("filterwarnings", "ignore:Do not use the `random` module inside strategies")
     if config.getoption("--faults-report") is not None:
         config.pluginmanager.register(_FaultReport(config.getoption("--faults-report")))
 
