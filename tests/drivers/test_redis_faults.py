@@ -199,19 +199,27 @@ async def between(url: str, cut: Callable[[bytes], bool]) -> AsyncIterator[str]:
     armed = True
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal armed
         server_reader, server_writer = await asyncio.open_connection(host, int(port))
-        try:
+        asked = bytearray()
+
+        # each way for itself: a request may come in pieces, and so may an answer
+        async def there() -> None:
             while data := await reader.read(1 << 20):
+                asked.extend(data)
                 server_writer.write(data)
-                answer = await server_reader.read(1 << 20)
-                if armed and cut(data):
+            server_writer.close()
+
+        async def back() -> None:
+            nonlocal armed
+            while answer := await server_reader.read(1 << 20):
+                if armed and cut(bytes(asked)):
                     armed = False
                     break
+                asked.clear()
                 writer.write(answer)
-        finally:
             writer.close()
-            server_writer.close()
+
+        await asyncio.gather(there(), back(), return_exceptions=True)
 
     server = await asyncio.start_server(carry, "127.0.0.1", 0)
     try:
@@ -229,11 +237,13 @@ async def test_an_answer_that_was_cut_is_asked_for_again_and_nothing_is_written_
         between(redis_server.url, lambda data: b"precious" in data) as url,
         Store.on(driver_at(f"{url}?{prefix}")) as store,
     ):
-        first = Run(run_id="r1", session_id="s", messages=[Message(role="user", content="precious")])
+        # more than comes in one piece
+        text = "precious" + 1_000_000 * "x"
+        first = Run(run_id="r1", session_id="s", messages=[Message(role="user", content=text)])
         receipt = await store.append(first)
         assert (receipt.run_seq, receipt.first_position, receipt.last_position) == (1, 1, 1)
         assert receipt.replayed
-        assert [one.content for one in await store.messages("s").collect()] == ["precious"]
+        assert [one.content for one in await store.messages("s").collect()] == [text]
         session = await store.get_session("s")
         assert session is not None and (session.version, session.message_count) == (1, 1)
 
@@ -244,9 +254,10 @@ async def test_the_driver_itself_repeats_nothing(redis_server: RedisServer) -> N
         between(redis_server.url, lambda data: b"precious" in data) as url,
         opened(f"{url}?{prefix}") as driver,
     ):
+        large = put("r1", [message("precious" + 1_000_000 * "x")])
         with pytest.raises(OutcomeUnknownError):
-            await driver.commit([commit(put("r1", [message("precious")]))])
-        assert (await send(driver, put("r1", [message("precious")]))).replayed
+            await driver.commit([commit(large)])
+        assert (await send(driver, large)).replayed
 
 
 async def test_a_cancelled_call_leaves_no_answer_to_another(redis_server: RedisServer) -> None:
